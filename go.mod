@@ -1,0 +1,3 @@
+module github.com/carewire/carewire
+
+go 1.26
