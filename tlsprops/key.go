@@ -45,7 +45,7 @@ func parseKey(data []byte, passphrase string, decode func(der []byte) (crypto.Si
 	case err != nil:
 		return nil, false, err
 	case block == nil && len(blocks) == 0:
-		return nil, false, fmt.Errorf("no PEM block: the file is %s", describe(data))
+		return nil, false, notPEMError(data)
 	case block == nil:
 		return nil, false, errors.New("no private key")
 	}
@@ -79,7 +79,7 @@ func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 		}
 	}
 	if key == nil && certificates {
-		return nil, errors.New("certificates but no private key; are keyStorePath and certStorePath swapped?")
+		return nil, errors.New("certificates but no private key: are the paths of key and certificate swapped?")
 	}
 	return key, nil
 }

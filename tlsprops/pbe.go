@@ -179,7 +179,8 @@ func decryptCBC(block cipher.Block, iv, data []byte) ([]byte, error) {
 }
 
 func fipsError(algorithm string) error {
-	return fmt.Errorf("encrypted with %s, which is not allowed in FIPS 140-only mode: %s", algorithm, convertHint)
+	// OpenSSL makes the 16 bytes of salt that this mode asks for since 3.2.
+	return fmt.Errorf("encrypted with %s, which is not allowed in FIPS 140-only mode: %s (of OpenSSL 3.2 or later)", algorithm, convertHint)
 }
 
 const convertHint = "convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -in FILE -out NEW"

@@ -54,7 +54,8 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 		blocks []pemBlock
 		cur    pemBlock // the block that has begun, if open
 		open   bool
-		start  int // where cur begins
+		start  int    // where cur begins
+		last   string // line outside of a block that was not empty
 	)
 	for line, off := 1, 0; off < len(data); line++ {
 		begin, end := off, len(data)
@@ -79,7 +80,7 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 				return nil, cur.errorf("the base64 text of %s is damaged", quoteLabel(cur.label))
 			}
 			cur.headers, cur.der = p.Headers, p.Bytes
-			blocks, open = append(blocks, cur), false
+			blocks, open, last = append(blocks, cur), false, ""
 		case open:
 			// Base64 or a header, for encoding/pem to judge.
 		case strings.HasPrefix(text, pemBegin):
@@ -95,10 +96,15 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 			return nil, fmt.Errorf("line %d: END line of a block that has no BEGIN line: the beginning is cut off or damaged", line)
 		case looksLikeBoundary(text):
 			return nil, fmt.Errorf("line %d: a damaged or indented BEGIN or END line: %s and the label must begin the line", line, pemDashes)
+		case text != "":
+			last = text
 		}
 	}
 	if open {
 		return nil, cur.errorf("no END line: the file is cut off")
+	}
+	if last != "" && strings.HasPrefix(pemBegin, last) {
+		return nil, fmt.Errorf("block %d: the file is cut off within its BEGIN line", len(blocks)+1)
 	}
 	return blocks, nil
 }
@@ -186,7 +192,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 			if !strings.HasSuffix(b.label, "PRIVATE KEY") {
 				return nil, b.errorf("the label %s is not known", quoteLabel(b.label))
 			}
-			other = "a private key; are certStorePath and keyStorePath swapped?"
+			other = "a private key: are the paths of certificate and key swapped?"
 			continue
 		}
 		cert, err := x509.ParseCertificate(b.der)
@@ -203,7 +209,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 	case len(blocks) > 0:
 		return nil, errors.New("no certificate")
 	default:
-		return nil, fmt.Errorf("no PEM block: the file is %s", describe(data))
+		return nil, notPEMError(data)
 	}
 }
 
