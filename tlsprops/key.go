@@ -62,6 +62,11 @@ func parseKey(data []byte, passphrase string, decode func(der []byte) (crypto.Si
 	return key, encrypted, nil
 }
 
+// isPrivateKey tells the block of a private key of any format by its label.
+func (b *pemBlock) isPrivateKey() bool {
+	return b.label == "PRIVATE KEY" || strings.HasSuffix(b.label, " PRIVATE KEY")
+}
+
 // keyBlock returns the one block that is a private key, or nil.
 func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 	var key *pemBlock
@@ -71,7 +76,7 @@ func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 		switch {
 		case strings.HasSuffix(b.label, "CERTIFICATE"):
 			certificates = true
-		case !strings.HasSuffix(b.label, "PRIVATE KEY"):
+		case !b.isPrivateKey():
 		case key != nil:
 			return nil, b.errorf("a second private key: the first is block %d (line %d), and a file must hold but one", key.number, key.line)
 		default:

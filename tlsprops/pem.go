@@ -189,7 +189,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 		case "EC PARAMETERS", "DSA PARAMETERS", "DH PARAMETERS", "X9.42 DH PARAMETERS", "PUBLIC KEY", "RSA PUBLIC KEY":
 			continue
 		default:
-			if !strings.HasSuffix(b.label, "PRIVATE KEY") {
+			if !b.isPrivateKey() {
 				return nil, b.errorf("the label %s is not known", quoteLabel(b.label))
 			}
 			other = "a private key: are the paths of certificate and key swapped?"
