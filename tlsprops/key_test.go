@@ -14,6 +14,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,9 +225,9 @@ func TestAKeyCutAnywhereIsRefused(t *testing.T) {
 	}
 }
 
-// A bit flipped in an encrypted key must not give another key. (In the last
-// block but one it may reach the key without an error of the format; the caller
-// checks the key against its certificate.)
+// A flipped bit is an error, or leaves the very same key where it meets nothing
+// that counts. (Nothing in an elliptic curve key tells a changed one from
+// another: there the caller's comparison with the certificate does.)
 func TestABitFlippedInAnEncryptedKeyNeverGivesAnotherRSAKey(t *testing.T) {
 	want := plainKey(t, "rsa.pem")
 	der := sealPBES2(t, goldenDER(t, "rsa.pem"), goldenPassphrase, pbkdf2Parameters{[]byte("saltsalt"), 1, 0, hmacSHA256})
@@ -237,6 +238,38 @@ func TestABitFlippedInAnEncryptedKeyNeverGivesAnotherRSAKey(t *testing.T) {
 			assertSameKey(t, want, key)
 		}
 		der[i/8] ^= 1 << (i % 8)
+	}
+}
+
+// Whatever one byte of damage does to a file, the error does not quote the key.
+func TestNoErrorHoldsAnythingOfTheKey(t *testing.T) {
+	const n = 8 // characters of base64 in a row are taken for a leak
+	for _, file := range []string{"ec.pem", "ec-pbes2-aes256-sha256.pem", "ec-traditional-aes128.pem"} {
+		data := golden(t, file)
+		secrets := make(map[string]bool)
+		for line := range strings.Lines(string(data)) {
+			for i := 0; len(line) > 60 && i+n < len(line); i++ {
+				secrets[line[i:i+n]] = true
+			}
+		}
+		require.NotEmpty(t, secrets)
+		var failed int
+		for i := range data {
+			for _, damage := range []string{"", "\n", "-", "A"} {
+				changed := slices.Concat(data[:i], []byte(damage), data[i+1:])
+				_, _, err := parseKey(changed, goldenPassphrase, nil)
+				if err == nil {
+					continue
+				}
+				failed++
+				assertOneLineWithout(t, err, goldenPassphrase)
+				text := err.Error()
+				for i := 0; i+n <= len(text); i++ {
+					require.False(t, secrets[text[i:i+n]], text)
+				}
+			}
+		}
+		assert.Greater(t, failed, len(data), "most damage is noticed")
 	}
 }
 

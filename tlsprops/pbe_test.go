@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
+	"crypto/md5"
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"crypto/x509/pkix"
@@ -232,6 +233,17 @@ func pemWith(headers map[string]string, der []byte) string {
 		fmt.Fprintf(&text, "%s: %s\n", name, value)
 	}
 	return strings.Replace(pemOf("RSA PRIVATE KEY", der), "KEY-----\n", "KEY-----\n"+text.String()+"\n", 1)
+}
+
+func TestKeyDerivationDoesNotAllocateInItsLoop(t *testing.T) {
+	for name, derive := range map[string]func(iterations int){
+		"PKCS12": func(n int) { pkcs12Key(pkcs12ForKey, []byte("\x00a\x00\x00"), []byte("saltsalt"), n, 24) },
+		"PBKDF1": func(n int) { pbkdf1(md5.New(), "a", []byte("saltsalt"), n) },
+	} {
+		few := testing.AllocsPerRun(10, func() { derive(1) })
+		many := testing.AllocsPerRun(10, func() { derive(1000) })
+		assert.Equal(t, few, many, name)
+	}
 }
 
 func BenchmarkKeyDerivation(b *testing.B) {

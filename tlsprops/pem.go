@@ -248,7 +248,7 @@ func trustedCertificate(der []byte) ([]byte, error) {
 			client = true
 		}
 	}
-	if len(aux.Reject) > 0 || len(aux.Trust) > 0 && !(server && client) {
+	if len(aux.Reject) > 0 || len(aux.Trust) > 0 && (!server || !client) {
 		return nil, errors.New("a certificate trusted for some uses only, which cannot be honoured here: remove that with openssl x509 -in FILE -out NEW if it is to be trusted for TLS")
 	}
 	return cert.FullBytes, nil

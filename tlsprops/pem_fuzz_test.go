@@ -18,8 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// addGolden seeds a fuzz target with each golden file, and the oddities that
-// the tables of other tests name.
+// addGolden seeds a fuzz target with each golden file.
 func addGolden(f *testing.F, add func(data []byte)) {
 	f.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "pem", "*.pem"))
@@ -34,13 +33,11 @@ func addGolden(f *testing.F, add func(data []byte)) {
 
 func FuzzParseChain(f *testing.F) {
 	addGolden(f, func(data []byte) { f.Add(data) })
-	cert := string(golden(f, "cert.pem"))
-	for _, text := range []string{
-		"", "-----BEGIN", "# " + cert, utf8BOM + cert, cert[:200], cert + cert[:200], strings.TrimSpace(cert) + cert,
-		strings.ReplaceAll(cert, "\n", "\r\n"), strings.ReplaceAll(cert, "\n", `\n`), "\xff\xfe" + utf16Of(cert, false),
-		string(goldenDER(f, "cert.pem")), "a: b\n -----BEGIN X-----\n", "\x00\x00\x00\x01\x00\x00\x00\x14",
-	} {
+	for _, text := range goodChains(f) {
 		f.Add([]byte(text))
+	}
+	for _, tt := range badChains(f) {
+		f.Add([]byte(tt.text))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		require.NotEmpty(t, describe(data))

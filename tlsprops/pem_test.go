@@ -35,11 +35,13 @@ func eachLine(text string, change func(n int, line string) string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func TestAChainIsReadInFileOrderWhateverItsDress(t *testing.T) {
-	first, second := string(golden(t, "cert.pem")), string(golden(t, "cert-other.pem"))
-	key := string(golden(t, "ec.pem"))
+// goodChains are files of the two golden certificates.
+func goodChains(tb testing.TB) map[string]string {
+	tb.Helper()
+	first, second := string(golden(tb, "cert.pem")), string(golden(tb, "cert-other.pem"))
+	key := string(golden(tb, "ec.pem"))
 	both := first + second
-	for name, text := range map[string]string{
+	return map[string]string{
 		"plain":                       both,
 		"CRLF":                        strings.ReplaceAll(both, "\n", "\r\n"),
 		"spaces at line ends":         strings.ReplaceAll(both, "\n", " \t\n"),
@@ -47,8 +49,8 @@ func TestAChainIsReadInFileOrderWhateverItsDress(t *testing.T) {
 		"byte order mark":             utf8BOM + both,
 		"byte order mark in each":     utf8BOM + first + utf8BOM + second,
 		"X509 CERTIFICATE":            strings.ReplaceAll(both, " CERTIFICATE", " X509 CERTIFICATE"),
-		"TRUSTED CERTIFICATE":         string(golden(t, "trusted.pem")) + second,
-		"TRUSTED, for both uses":      string(golden(t, "trusted-both.pem")) + second,
+		"TRUSTED CERTIFICATE":         string(golden(tb, "trusted.pem")) + second,
+		"TRUSTED, for both uses":      string(golden(tb, "trusted-both.pem")) + second,
 		"TRUSTED without settings":    strings.ReplaceAll(both, " CERTIFICATE", " TRUSTED CERTIFICATE"),
 		"text around the blocks":      "Subject: -- CN=a --\n" + first + "\n\n=== the next ===\nOU=-----\n" + second + "the end",
 		"Latin-1 between the blocks":  first + "friendlyName: M\xfcller\n" + second,
@@ -56,11 +58,15 @@ func TestAChainIsReadInFileOrderWhateverItsDress(t *testing.T) {
 		"an indented body":            eachLine(both, func(_ int, line string) string { return strings.Replace("  "+line, "  -----", "-----", 1) }),
 		"a block with PEM headers":    strings.Replace(both, "CERTIFICATE-----\n", "CERTIFICATE-----\nalias: ca\nmore: x\n\n", 1),
 		"a private key between":       first + key + second,
-		"an encrypted key between":    first + string(golden(t, "rsa-traditional-aes256.pem")) + second,
-		"EC PARAMETERS and key first": string(golden(t, "ec-parameters.pem")) + both,
+		"an encrypted key between":    first + string(golden(tb, "rsa-traditional-aes256.pem")) + second,
+		"EC PARAMETERS and key first": string(golden(tb, "ec-parameters.pem")) + both,
 		"DH PARAMETERS last":          both + pemOf("DH PARAMETERS", []byte{0x30, 0}),
 		"a block switched off":        first + eachLine(first, func(_ int, line string) string { return "# " + line }) + second,
-	} {
+	}
+}
+
+func TestAChainIsReadInFileOrderWhateverItsDress(t *testing.T) {
+	for name, text := range goodChains(t) {
 		t.Run(name, func(t *testing.T) {
 			require.True(t, isPEM([]byte(text)))
 			chain, err := parseChain([]byte(text))
@@ -72,15 +78,17 @@ func TestAChainIsReadInFileOrderWhateverItsDress(t *testing.T) {
 	}
 }
 
-func TestACertificateFileThatWouldBeReadInPartIsRefused(t *testing.T) {
-	first, second := string(golden(t, "cert.pem")), string(golden(t, "cert-other.pem"))
+// badChains are files with what their errors must say.
+func badChains(tb testing.TB) map[string]struct{ text, want string } {
+	tb.Helper()
+	first, second := string(golden(tb, "cert.pem")), string(golden(tb, "cert-other.pem"))
 	both := first + second // of 11 and of 19 lines
-	key := string(golden(t, "ec.pem"))
+	key := string(golden(tb, "ec.pem"))
 	indent := func(_ int, line string) string { return "  " + line }
-	der := goldenDER(t, "cert.pem")
+	der := goldenDER(tb, "cert.pem")
 	damaged := bytes.Clone(der)
 	damaged[4] ^= 0xff // a tag
-	for name, tt := range map[string]struct{ text, want string }{
+	return map[string]struct{ text, want string }{
 		"UTF-16 with a mark":        {"\xff\xfe" + utf16Of(both, false), "UTF-16 text: save it as UTF-8"},
 		"UTF-16 big endian":         {utf16Of(both, true), "UTF-16 text"},
 		"UTF-16 little endian":      {utf16Of(both, false), "UTF-16 text"},
@@ -123,11 +131,15 @@ func TestACertificateFileThatWouldBeReadInPartIsRefused(t *testing.T) {
 		"DER":                       {string(der), "the file is a DER certificate: convert it with openssl x509 -inform DER"},
 		"base64 alone":              {base64.StdEncoding.EncodeToString(der), "base64 without BEGIN and END lines"},
 		"base64 of PEM":             {base64.StdEncoding.EncodeToString([]byte(both)), "a PEM file in base64 (as in a Kubernetes Secret)"},
-		"trusted as server only":    {string(golden(t, "trusted-server.pem")), "block 1 (line 1): a certificate trusted for some uses only"},
-		"rejected as server":        {first + string(golden(t, "trusted-rejected.pem")), "block 2 (line 12): a certificate trusted for some uses only"},
+		"trusted as server only":    {string(golden(tb, "trusted-server.pem")), "block 1 (line 1): a certificate trusted for some uses only"},
+		"rejected as server":        {first + string(golden(tb, "trusted-rejected.pem")), "block 2 (line 12): a certificate trusted for some uses only"},
 		"trust that is not read":    {pemOf("TRUSTED CERTIFICATE", append(bytes.Clone(der), 1, 2, 3)), "trust settings after the certificate that cannot be read"},
 		"no trusted certificate":    {pemOf("TRUSTED CERTIFICATE", []byte("none")), "not a readable certificate"},
-	} {
+	}
+}
+
+func TestACertificateFileThatWouldBeReadInPartIsRefused(t *testing.T) {
+	for name, tt := range badChains(t) {
 		t.Run(name, func(t *testing.T) {
 			chain, err := parseChain([]byte(tt.text))
 			require.ErrorContains(t, err, tt.want)
