@@ -55,8 +55,7 @@ var (
 )
 
 // encryptCBC pads and encrypts.
-func encryptCBC(tb testing.TB, block cipher.Block, iv, plain []byte) []byte {
-	tb.Helper()
+func encryptCBC(block cipher.Block, iv, plain []byte) []byte {
 	n := block.BlockSize() - len(plain)%block.BlockSize()
 	data := append(bytes.Clone(plain), bytes.Repeat([]byte{byte(n)}, n)...)
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(data, data)
@@ -73,7 +72,7 @@ func sealPBES2(tb testing.TB, plain []byte, passphrase string, kdf pbkdf2Paramet
 	require.NoError(tb, err)
 	return mustMarshal(tb, encryptedKey{
 		algorithm{pbes2OID, pbes2Parameters{algorithm{pbkdf2OID, kdf}, algorithm{aes256OID, iv}}},
-		encryptCBC(tb, block, iv, plain),
+		encryptCBC(block, iv, plain),
 	})
 }
 
@@ -104,7 +103,7 @@ func TestBothEncodingsOfAnEmptyPassphraseOpenAPKCS12Key(t *testing.T) {
 		require.NoError(t, err)
 		der := mustMarshal(t, encryptedKey{
 			algorithm{pkcs123DESOID, pbeParameters{salt, 3}},
-			encryptCBC(t, block, pkcs12Key(pkcs12ForIV, password, salt, 3, 8), plain),
+			encryptCBC(block, pkcs12Key(pkcs12ForIV, password, salt, 3, 8), plain),
 		})
 		key, encrypted, err := parseKey(encryptedPEM(der), "", nil)
 		require.NoError(t, err)
@@ -189,6 +188,27 @@ func TestAnEncryptedKeyThatAsksForTooMuchIsRefusedAtOnce(t *testing.T) {
 		_, _, err := parseKey(encryptedPEM(der), goldenPassphrase, nil)
 		assert.ErrorIs(t, err, ErrIncorrectPassphrase, name)
 	}
+}
+
+func TestPaddingThatCBCDoesNotMakeIsRefused(t *testing.T) {
+	block, err := aes.NewCipher(make([]byte, 16))
+	require.NoError(t, err)
+	iv := make([]byte, aes.BlockSize)
+	for name, plain := range map[string][]byte{
+		"of no bytes":      make([]byte, 32),
+		"of 17 bytes":      bytes.Repeat([]byte{17}, 32),
+		"of 32 bytes":      bytes.Repeat([]byte{32}, 32),
+		"of unequal bytes": append(make([]byte, 29), 2, 3, 3),
+		"longer than data": bytes.Repeat([]byte{0xff}, 16),
+	} {
+		data := make([]byte, len(plain))
+		cipher.NewCBCEncrypter(block, iv).CryptBlocks(data, plain)
+		_, err := decryptCBC(block, iv, data)
+		assert.ErrorIs(t, err, ErrIncorrectPassphrase, name)
+	}
+	plain, err := decryptCBC(block, iv, encryptCBC(block, iv, make([]byte, 32)))
+	require.NoError(t, err, "a whole block of padding")
+	assert.Equal(t, make([]byte, 32), plain)
 }
 
 func TestABadTraditionalHeaderIsRefused(t *testing.T) {
