@@ -197,6 +197,7 @@ func TestAKeyFileThatIsNotOneKeyIsRefused(t *testing.T) {
 		"TPM":                     {pemOf("TSS2 PRIVATE KEY", []byte{0x30, 0}), "TPM"},
 		"a certificate as key":    {strings.ReplaceAll(cert, "CERTIFICATE", "PRIVATE KEY"), "not a readable private key"},
 		"unknown OID":             {pemOf("PRIVATE KEY", pkcs8Of(t, asn1.ObjectIdentifier{1, 2, 3, 4}, nil)), "1.2.3.4"},
+		"SEC 1 cut short":         {pemOf("EC PRIVATE KEY", []byte{0x30, 6, 2, 1, 1, 4, 1, 7}), "without the name of its curve"},
 		"EC without curve":        {pemOf("EC PRIVATE KEY", sec1Without(t)), "without the name of its curve"},
 		"cut within its base64":   {ec[:100] + "\n-----END PRIVATE KEY-----\n", "the base64 text"},
 		"cut off":                 {ec[:100], "no END line: the file is cut off"},
@@ -306,6 +307,8 @@ func TestAnUnknownAlgorithmGoesToTheDecoder(t *testing.T) {
 		require.NoError(t, err)
 		_, _, err = parseKey(data, goldenPassphrase, func([]byte) (crypto.Signer, error) { return p224, nil })
 		assert.ErrorContains(t, err, "P-224", "a decoder's key is held to the same rules")
+		_, _, err = parseKey(data, goldenPassphrase, func([]byte) (crypto.Signer, error) { return oddSigner{p224}, nil })
+		assert.ErrorContains(t, err, "a key of the kind string")
 	}
 }
 
@@ -342,6 +345,11 @@ func TestRSAKeysOfTheSmallestSizeAreAccepted(t *testing.T) {
 		assert.Equal(t, ok, err == nil, "%d bits: %v", bits, err)
 	}
 }
+
+// oddSigner is a key of a kind that crypto/tls does not know.
+type oddSigner struct{ crypto.Signer }
+
+func (oddSigner) Public() crypto.PublicKey { return "no key at all" }
 
 func pemOf(label string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))

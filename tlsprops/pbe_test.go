@@ -190,6 +190,22 @@ func TestAnEncryptedKeyThatAsksForTooMuchIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+func TestAnUnknownPartOfPBES2IsNamedByItsOID(t *testing.T) {
+	oid := asn1.ObjectIdentifier{1, 2, 3, 4}
+	known := algorithm{pbkdf2OID, pbkdf2Parameters{[]byte("saltsalt"), 1, 0, hmacSHA256}}
+	iv := make([]byte, 16)
+	for name, params := range map[string]pbes2Parameters{
+		"key derivation": {algorithm{oid, iv}, algorithm{aes256OID, iv}},
+		"hash":           {algorithm{pbkdf2OID, pbkdf2Parameters{[]byte("saltsalt"), 1, 0, pkix.AlgorithmIdentifier{Algorithm: oid}}}, algorithm{aes256OID, iv}},
+		"cipher":         {known, algorithm{oid, iv}},
+	} {
+		der := mustMarshal(t, encryptedKey{algorithm{pbes2OID, params}, make([]byte, 16)})
+		_, encrypted, err := parseKey(encryptedPEM(der), goldenPassphrase, nil)
+		assert.ErrorContains(t, err, "encrypted with 1.2.3.4, which is not known here", name)
+		assert.True(t, encrypted)
+	}
+}
+
 func TestPaddingThatCBCDoesNotMakeIsRefused(t *testing.T) {
 	block, err := aes.NewCipher(make([]byte, 16))
 	require.NoError(t, err)

@@ -54,8 +54,10 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 		blocks []pemBlock
 		cur    pemBlock // the block that has begun, if open
 		open   bool
-		start  int    // where cur begins
-		last   string // line outside of a block that was not empty
+		start  int // where cur begins
+		// The last line outside of a block that was not empty, and its number.
+		last     string
+		lastLine int
 	)
 	for line, off := 1, 0; off < len(data); line++ {
 		begin, end := off, len(data)
@@ -97,14 +99,14 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 		case looksLikeBoundary(text):
 			return nil, fmt.Errorf("line %d: a damaged or indented BEGIN or END line: %s and the label must begin the line", line, pemDashes)
 		case text != "":
-			last = text
+			last, lastLine = text, line
 		}
 	}
 	if open {
 		return nil, cur.errorf("no END line: the file is cut off")
 	}
 	if last != "" && strings.HasPrefix(pemBegin, last) {
-		return nil, fmt.Errorf("block %d: the file is cut off within its BEGIN line", len(blocks)+1)
+		return nil, fmt.Errorf("line %d: the file is cut off within a BEGIN line", lastLine)
 	}
 	return blocks, nil
 }

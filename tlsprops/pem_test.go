@@ -129,6 +129,8 @@ func badChains(tb testing.TB) map[string]struct{ text, want string } {
 		"a mark and nothing":        {utf8BOM + "\n", "the file is an empty file"},
 		"prose":                     {"see the other folder\n", "text without any PEM block"},
 		"DER":                       {string(der), "the file is a DER certificate: convert it with openssl x509 -inform DER"},
+		"DER of a key":              {string(goldenDER(tb, "ec.pem")), "the file is a DER private key: convert it with openssl pkcs8 -topk8 -inform DER"},
+		"DER of PKCS #7":            {"\x30\x0f\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x02\x05\x00", "the file is a PKCS #7 bundle: convert it with openssl pkcs7 -inform DER"},
 		"base64 alone":              {base64.StdEncoding.EncodeToString(der), "base64 without BEGIN and END lines"},
 		"base64 of PEM":             {base64.StdEncoding.EncodeToString([]byte(both)), "a PEM file in base64 (as in a Kubernetes Secret)"},
 		"trusted as server only":    {string(golden(tb, "trusted-server.pem")), "block 1 (line 1): a certificate trusted for some uses only"},
