@@ -187,7 +187,7 @@ func TestErrorsOfHandshakesComeWithAHint(t *testing.T) {
 	defer near.Close()
 	go func() {
 		defer far.Close()
-		_, _ = far.Read(make([]byte, 1024))
+		_, _ = far.Read(make([]byte, 4096))
 		_, _ = far.Write([]byte("\x0bMSH|^~\\&|\x1c\r"))
 	}()
 	_, err := connect(near, clientConfig(t, p.trusting(), "localhost"))
