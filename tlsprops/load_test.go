@@ -284,12 +284,18 @@ func TestADecoderOpensKeyStoresInTheSameFields(t *testing.T) {
 	assert.Equal(t, []string{store, "store", "key", "mirthconnect"}, []string{asked[0].Path, asked[0].Passphrase, asked[0].KeyPassphrase, asked[0].Alias})
 
 	for name, answer := range map[string]func() (*tlsprops.Material, error){
-		"fails":                      func() (*tlsprops.Material, error) { return nil, errors.New("wrong password") },
-		"finds nothing":              func() (*tlsprops.Material, error) { return nil, nil },
-		"finds no key":               func() (*tlsprops.Material, error) { return &tlsprops.Material{Chain: p.server.Chain}, nil },
-		"finds another certificate":  func() (*tlsprops.Material, error) { return &tlsprops.Material{Key: p.server.Key, Chain: p.client.Chain}, nil },
-		"finds a broken certificate": func() (*tlsprops.Material, error) { return &tlsprops.Material{Key: p.server.Key, Chain: [][]byte{{1}}}, nil },
-		"finds a key TLS cannot use": func() (*tlsprops.Material, error) { return &tlsprops.Material{Key: oddKey{}, Chain: p.server.Chain}, nil },
+		"fails":         func() (*tlsprops.Material, error) { return nil, errors.New("wrong password") },
+		"finds nothing": func() (*tlsprops.Material, error) { return nil, nil },
+		"finds no key":  func() (*tlsprops.Material, error) { return &tlsprops.Material{Chain: p.server.Chain}, nil },
+		"finds another certificate": func() (*tlsprops.Material, error) {
+			return &tlsprops.Material{Key: p.server.Key, Chain: p.client.Chain}, nil
+		},
+		"finds a broken certificate": func() (*tlsprops.Material, error) {
+			return &tlsprops.Material{Key: p.server.Key, Chain: [][]byte{{1}}}, nil
+		},
+		"finds a key TLS cannot use": func() (*tlsprops.Material, error) {
+			return &tlsprops.Material{Key: oddKey{}, Chain: p.server.Chain}, nil
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := props
