@@ -34,7 +34,6 @@ type commandLine struct {
 		Probe  probeCmd  `cmd:"" help:"Look at a TLS server: chain, names, expiry, versions, suites, client certificates."`
 		Expiry expiryCmd `cmd:"" help:"List the certificates of PEM files and when they expire."`
 	} `cmd:"" name:"tls" help:"Make and look at certificates and TLS servers."`
-
 }
 
 // streams are the three standard streams of one run.

@@ -223,7 +223,7 @@ func hint(err error) string {
 		}
 		return "the server does not speak TLS on this port"
 	}
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return "the server closed the connection during the handshake"
 	}
 	return err.Error()

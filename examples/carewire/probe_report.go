@@ -46,6 +46,9 @@ type clientAsk struct {
 func (r *probeReport) describe(asClient, shown *look, now time.Time) {
 	if asClient.err != nil {
 		r.Error = printable(hint(asClient.err))
+		if asClient.requested != nil && !asClient.sent && asClient.refused() {
+			r.Error += " (it asked for a client certificate and got none)"
+		}
 	}
 	if !shown.saw {
 		return
@@ -154,7 +157,7 @@ func (r *probeReport) verdict() string {
 func (r *probeReport) weaknesses() []string {
 	var weak []string
 	for _, v := range r.Versions {
-		if v.id < tls.VersionTLS12 && v.Answer == answerYes {
+		if v.Answer == answerYes && (v.Version == tls.VersionName(tls.VersionTLS10) || v.Version == tls.VersionName(tls.VersionTLS11)) {
 			weak = append(weak, v.Version)
 		}
 	}

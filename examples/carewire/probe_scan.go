@@ -30,7 +30,7 @@ func (p *prober) probe(ctx context.Context, s *streams, strict *tls.Config, host
 	if _, plain := errors.AsType[tls.RecordHeaderError](shown.err); shown.reached && !plain {
 		bar := s.progress(len(scanned)+len(knownSuites()), "asking for versions and suites")
 		r.Versions = p.versions(ctx, loose, bar)
-		if slices.ContainsFunc(r.Versions, func(v versionAnswer) bool { return v.id == tls.VersionTLS12 && v.Answer == answerYes }) {
+		if slices.Contains(r.Versions, versionAnswer{Version: tls.VersionName(tls.VersionTLS12), Answer: answerYes}) {
 			r.Suites, r.SuitesIncomplete = p.suites(ctx, loose, bar)
 		}
 		bar.clear()
@@ -48,7 +48,6 @@ const (
 )
 
 type versionAnswer struct {
-	id      uint16
 	Version string `json:"version"`
 	Answer  answer `json:"answer"`
 	Detail  string `json:"detail,omitempty"` // why the answer is unknown
@@ -65,7 +64,7 @@ func (p *prober) versions(ctx context.Context, loose *tls.Config, bar *progress)
 		config := loose.Clone()
 		config.MinVersion, config.MaxVersion = id, id
 		l := p.at(ctx, config)
-		a := versionAnswer{id: id, Version: tls.VersionName(id)}
+		a := versionAnswer{Version: tls.VersionName(id)}
 		switch {
 		case l.saw:
 			a.Answer = answerYes

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // The bytes that frame a message in MLLP (HL7 v2, appendix C; MLLP release 1).
@@ -217,9 +218,9 @@ func kindOf(line []byte) lineKind {
 
 // hasSeparators tells whether a header segment names its separators: a field
 // separator, and one to five encoding characters up to the next (four in most
-// messages, five since HL7 2.7).
+// messages, five since HL7 2.7). Package mllp holds that +, - and . are none.
 func hasSeparators(header []byte) bool {
-	if len(header) < 5 || !isPunctuation(header[3]) {
+	if len(header) < 5 || !isPunctuation(header[3]) || strings.IndexByte("+-.", header[3]) >= 0 {
 		return false
 	}
 	for i, c := range header[4:] {

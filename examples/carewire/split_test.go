@@ -118,12 +118,12 @@ func TestSegmentsEndWithCR(t *testing.T) {
 
 func TestTheControlIDIsReplacedAndNothingElse(t *testing.T) {
 	for name, tt := range map[string]struct{ in, want string }{
-		"a usual header":        {"MSH|^~\\&|A|B|C|D|2026||ADT^A01|OLD|P|2.5\rPID|1\r", "MSH|^~\\&|A|B|C|D|2026||ADT^A01|NEW|P|2.5\rPID|1\r"},
-		"an empty control id":   {"MSH|^~\\&|A|B|C|D|2026||ADT^A01||P|2.5\r", "MSH|^~\\&|A|B|C|D|2026||ADT^A01|NEW|P|2.5\r"},
-		"the last field":        {"MSH|^~\\&|A|B|C|D|2026||ADT^A01|OLD\rPID|1\r", "MSH|^~\\&|A|B|C|D|2026||ADT^A01|NEW\rPID|1\r"},
-		"other separators":      {"MSH#~!%@#A#B#C#D#2026##ADT~A01#OLD#P#2.5\r", "MSH#~!%@#A#B#C#D#2026##ADT~A01#NEW#P#2.5\r"},
+		"a usual header":         {"MSH|^~\\&|A|B|C|D|2026||ADT^A01|OLD|P|2.5\rPID|1\r", "MSH|^~\\&|A|B|C|D|2026||ADT^A01|NEW|P|2.5\rPID|1\r"},
+		"an empty control id":    {"MSH|^~\\&|A|B|C|D|2026||ADT^A01||P|2.5\r", "MSH|^~\\&|A|B|C|D|2026||ADT^A01|NEW|P|2.5\r"},
+		"the last field":         {"MSH|^~\\&|A|B|C|D|2026||ADT^A01|OLD\rPID|1\r", "MSH|^~\\&|A|B|C|D|2026||ADT^A01|NEW\rPID|1\r"},
+		"other separators":       {"MSH#~!%@#A#B#C#D#2026##ADT~A01#OLD#P#2.5\r", "MSH#~!%@#A#B#C#D#2026##ADT~A01#NEW#P#2.5\r"},
 		"a header that is short": {"MSH|^~\\&|A\rPID|1|2|3|4|5|6|7|8|9\r", "MSH|^~\\&|A|||||||NEW\rPID|1|2|3|4|5|6|7|8|9\r"},
-		"only the separators":   {"MSH|^~\\&\r", "MSH|^~\\&||||||||NEW\r"},
+		"only the separators":    {"MSH|^~\\&\r", "MSH|^~\\&||||||||NEW\r"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := []byte(tt.in)
