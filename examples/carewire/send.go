@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/carewire/carewire/mllp"
+	"github.com/carewire/carewire/tlsprops"
+)
+
+const (
+	// maxInputBytes bounds what one file or standard input may hold, since all
+	// messages are read, and found sound, before the first one leaves.
+	maxInputBytes = 1 << 30
+	// maxSends bounds a run, for the durations that the percentiles come from are
+	// kept: 80 MB of them.
+	maxSends = 10_000_000
+)
+
+// sendCmd is `carewire mllp send`.
+type sendCmd struct {
+	Addr string `required:"" placeholder:"HOST:PORT" help:"Receiver to send to."`
+	TLS  bool   `name:"tls" help:"Use TLS (MLLPS), and verify the receiver's certificate."`
+	clientTLS
+	Repeat  int           `default:"1" placeholder:"N" help:"Send everything N times. With N above 1 every copy gets an MSH-10 of its own."`
+	SameID  bool          `name:"same-id" help:"With --repeat: leave MSH-10 as it is."`
+	Conns   int           `default:"1" placeholder:"N" help:"Connections to send over. With more than one, messages arrive in no certain order."`
+	Window  int           `default:"1" placeholder:"N" help:"Messages that may wait for their acknowledgement on each connection at a time. With more than one, messages leave in no certain order."`
+	Timeout time.Duration `default:"30s" placeholder:"SPAN" help:"How long to wait for each acknowledgement."`
+	Quiet   bool          `help:"Print only what was not acknowledged, and the summary."`
+	JSON    bool          `name:"json" help:"Print one JSON object for each message and one for the summary."`
+	Files   []string      `arg:"" name:"file" help:"Files of HL7 messages: MLLP frames, or text where each message begins on a line with MSH. - is standard input."`
+}
+
+// message is one message to send.
+type message struct {
+	file   string
+	number int // in its file, from 1
+	text   []byte
+}
+
+func (c *sendCmd) Run(ctx context.Context, s *streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	var messages []message
+	for _, name := range c.Files {
+		more, err := readMessages(s, name)
+		if err != nil {
+			return unusable("%s: %w", name, err)
+		}
+		messages = append(messages, more...)
+	}
+	if len(messages) > maxSends/c.Repeat {
+		return unusable("%s %d times is more than %d messages", plural(len(messages), "message"), c.Repeat, maxSends)
+	}
+	dialer := &mllp.Dialer{Timeout: c.Timeout, Window: c.Window}
+	if c.TLS {
+		properties := c.properties()
+		if _, err := tlsprops.Load(properties); err != nil {
+			return unusableTLS(err)
+		}
+		dialer.TLS = &properties
+	} else if !isLoopback(c.Addr) {
+		s.note("without --tls the messages travel in the clear")
+	}
+	run := &sending{command: c, streams: s, dialer: dialer, messages: messages, total: c.Repeat * len(messages)}
+	if c.Repeat > 1 && !c.SameID {
+		run.ids = newIDs()
+		s.note("each of the %d copies gets an MSH-10 of its own, beginning with %s", run.total, run.ids.prefix)
+	}
+	return run.run(ctx)
+}
+
+func (c *sendCmd) check() error {
+	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+		return unusable("--addr %q is not HOST:PORT", c.Addr)
+	}
+	if !c.TLS && c.given() {
+		return unusable("--ca, --cert, --key, --passphrase-file and --name need --tls")
+	}
+	if c.Repeat < 1 || c.Conns < 1 || c.Window < 1 {
+		return unusable("--repeat, --conns and --window must be at least 1")
+	}
+	if c.Timeout <= 0 {
+		return unusable("--timeout must be more than 0")
+	}
+	return nil
+}
+
+// readMessages reads the messages of one file, ready to be framed.
+func readMessages(s *streams, name string) ([]message, error) {
+	in := s.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxInputBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxInputBytes {
+		return nil, fmt.Errorf("more than %d bytes: split it", maxInputBytes)
+	}
+	spans, err := split(data)
+	if err != nil {
+		return nil, err
+	}
+	messages := make([]message, 0, len(spans))
+	changed := 0
+	for i, at := range spans {
+		m := message{file: name, number: i + 1, text: data[at.start:at.end]}
+		if at.start == 0 || data[at.start-1] != frameStart { // what came in a frame stays as it is
+			var c bool
+			if m.text, c = withSegmentEnds(m.text); c {
+				changed++
+			}
+		}
+		var header mllp.Header
+		if err := header.Parse(m.text); err != nil {
+			return nil, fmt.Errorf("message %d: %w", m.number, err)
+		}
+		messages = append(messages, m)
+	}
+	if changed > 0 {
+		s.note("%s: ends of lines became CR, which ends a segment in HL7, in %s", name, plural(changed, "message"))
+	}
+	return messages, nil
+}
+
+// isLoopback tells whether what is sent to addr stays on this machine.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// sending is one run of the command.
+type sending struct {
+	// static after construction
+	command  *sendCmd
+	streams  *streams
+	dialer   *mllp.Dialer
+	messages []message
+	total    int
+	ids      *ids // nil: messages keep theirs
+	bar      *progress
+
+	mu sync.Mutex
+	// guarded by mu
+	begun  int  // messages handed to a connection
+	halted bool // no more are
+	tally  tally
+	usage  error // a TLS file that became unusable after the run began
+}
+
+// run sends everything, and ends with the outcome as an exit status.
+//
+// A message whose fate is unknown, or that could not be sent, ends the run: what
+// comes after it in the file may depend on it.
+func (r *sending) run(ctx context.Context) error {
+	r.bar = &progress{}
+	if r.command.Quiet || !isTerminal(r.streams.out) {
+		r.bar = r.streams.progress(r.total, "sending")
+	}
+	r.tally.durations = make([]time.Duration, 0, r.total)
+	began := time.Now()
+	var conns sync.WaitGroup
+	for range min(r.command.Conns, r.total) {
+		conns.Go(func() { r.connection(ctx) })
+	}
+	conns.Wait()
+	r.bar.clear()
+	r.tally.elapsed = time.Since(began)
+	r.tally.notSent += r.total - r.begun
+	if r.usage != nil {
+		return unusableTLS(r.usage)
+	}
+	if err := r.tally.print(r.streams, r.command); err != nil {
+		return err
+	}
+	if status := r.tally.status(); status != exitOK {
+		return &exitError{status: status}
+	}
+	return nil
+}
+
+// connection sends over one connection until nothing is left.
+func (r *sending) connection(ctx context.Context) {
+	conn, err := r.dialer.DialContext(ctx, "tcp", r.command.Addr)
+	if err != nil {
+		r.halt(err)
+		return
+	}
+	defer conn.Close()
+	var window sync.WaitGroup
+	for range r.command.Window {
+		window.Go(func() {
+			for n := r.next(); n >= 0; n = r.next() {
+				m := r.messages[n%len(r.messages)]
+				if r.ids != nil {
+					m.text = setControlID(m.text, r.ids.at(n))
+				}
+				reply, err := conn.Send(ctx, m.text)
+				r.record(&m, reply, err)
+			}
+		})
+	}
+	window.Wait()
+}
+
+// next returns the number of the next message to send, or -1.
+func (r *sending) next() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.halted || r.begun == r.total {
+		return -1
+	}
+	r.begun++
+	return r.begun - 1
+}
+
+// halt ends the run because there is no connection.
+func (r *sending) halt(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.halted { // the first failure says it all
+		r.streams.note("not connected to %s: %s", r.command.Addr, printable(err.Error()))
+	}
+	r.halted = true
+	if _, ok := errors.AsType[*tlsprops.FieldError](err); ok {
+		r.usage = err
+	}
+}
+
+// record takes down what became of a message, and prints it.
+func (r *sending) record(m *message, reply *mllp.Reply, err error) {
+	line := sent{Outcome: mllp.Acked, File: m.file, Number: m.number}
+	var header mllp.Header
+	if header.Parse(m.text) == nil {
+		line.ControlID = string(header.ControlID)
+	}
+	if reply != nil {
+		line.Code = reply.Ack.Code
+		line.Milliseconds = milliseconds(reply.Duration)
+	}
+	if err != nil {
+		line.Outcome, line.Error = mllp.Unknown, printable(err.Error())
+		if failure, ok := errors.AsType[*mllp.SendError](err); ok {
+			line.Outcome, line.Code = failure.Outcome, failure.AckCode
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bar.step()
+	r.tally.add(&line, reply)
+	if line.Outcome == mllp.Unknown || line.Outcome == mllp.NotSent {
+		r.halted = true
+	}
+	if line.Outcome != mllp.Acked || !r.command.Quiet {
+		line.print(r.streams, r.command.JSON)
+	}
+}
