@@ -69,12 +69,14 @@ func (p *peer) receive() (string, bool) {
 	return string(h.ControlID), true
 }
 
-// say writes each part by itself, and lets the other end see it by itself.
+// say writes each part by itself, and lets the other end see it by itself. The
+// Conn may have had enough before the last one.
 func (p *peer) say(parts ...string) {
 	for _, part := range parts {
-		_, err := io.WriteString(p.Conn, part)
-		assert.NoError(p.t, err)
-		time.Sleep(time.Millisecond) // in the bubble: until everybody waits
+		if _, err := io.WriteString(p.Conn, part); err != nil {
+			return
+		}
+		synctest.Wait()
 	}
 }
 
