@@ -55,7 +55,11 @@ func (s *store) keep(message, controlID []byte) (path string, err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return "", err
 	}
-	return path, syncDir(s.dir)
+	if err := syncDir(s.dir); err != nil {
+		_ = os.Remove(path)
+		return "", err
+	}
+	return path, nil
 }
 
 // name makes a file name that sorts by time of arrival and tells the control id,

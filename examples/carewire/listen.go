@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,8 @@ func (c *listenCmd) Run(ctx context.Context, s *streams) error {
 		s.note("without --tls anybody who reaches %s can send, and messages travel in the clear", ln.Addr())
 	}
 	receiver.announce(ln.Addr(), server.Transport())
-	if err := server.Serve(ctx, ln); !errors.Is(err, mllp.ErrServerClosed) {
+	err = server.Serve(ctx, ln)
+	if _, abandoned := errors.AsType[*mllp.DrainError](err); abandoned || !errors.Is(err, mllp.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -116,7 +118,7 @@ func (r *receiver) announce(addr net.Addr, transport string) {
 type received struct {
 	Time      time.Time    `json:"time"`
 	Peer      string       `json:"peer"`
-	Code      mllp.AckCode `json:"code"` // the answer that follows
+	Code      mllp.AckCode `json:"code,omitempty"` // the answer that follows; none to what is an acknowledgement itself
 	ControlID string       `json:"controlId"`
 	Bytes     int          `json:"bytes"`
 	File      string       `json:"file,omitempty"`
@@ -140,6 +142,9 @@ func (r *receiver) ServeMLLP(_ context.Context, request *mllp.Request) ([]byte, 
 			r.streams.note("a message of %s could not be stored: %v", line.Peer, err)
 		}
 	}
+	if request.Flags&mllp.IsAck != 0 {
+		line.Code = ""
+	}
 	r.print(&line)
 	return nil, answer
 }
@@ -155,7 +160,7 @@ func (r *receiver) print(line *received) {
 	if id == "" {
 		id = "(no MSH-10)"
 	}
-	fmt.Fprintf(r.streams.out, "%s %s %s %s %d bytes", line.Time.Format(time.RFC3339Nano), line.Peer, line.Code, id, line.Bytes)
+	fmt.Fprintf(r.streams.out, "%s %s %s %s %d bytes", line.Time.Format("2006-01-02T15:04:05.000Z"), line.Peer, cmp.Or(line.Code, "--"), id, line.Bytes)
 	if line.File != "" {
 		fmt.Fprintf(r.streams.out, " %s", line.File)
 	}

@@ -34,6 +34,11 @@ type commandLine struct {
 		Probe  probeCmd  `cmd:"" help:"Look at a TLS server: chain, names, expiry, versions, suites, client certificates."`
 		Expiry expiryCmd `cmd:"" help:"List the certificates of PEM files and when they expire."`
 	} `cmd:"" name:"tls" help:"Make and look at certificates and TLS servers."`
+
+	MLLP struct {
+		Send   sendCmd   `cmd:"" help:"Send HL7 messages and print their acknowledgements."`
+		Listen listenCmd `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`
+	} `cmd:"" name:"mllp" help:"Send and receive HL7 v2 messages over MLLP and MLLPS."`
 }
 
 // streams are the three standard streams of one run.

@@ -16,7 +16,16 @@ import (
 	"github.com/carewire/carewire/internal/leakcheck"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
+// asProgram is the environment variable that makes the test binary the program,
+// for tests that need a process.
+const asProgram = "CAREWIRE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	leakcheck.Main(m)
+}
 
 // result is what one run of the program did.
 type result struct {

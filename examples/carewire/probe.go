@@ -12,8 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/carewire/carewire/tlsprops"
 )
 
 // probeCmd is `carewire tls probe`.
@@ -37,13 +35,9 @@ func (c *probeCmd) Run(ctx context.Context, s *streams) error {
 	if c.Timeout <= 0 {
 		return unusable("--timeout must be more than 0")
 	}
-	source, err := tlsprops.Load(c.properties())
+	strict, err := c.config(c.Address)
 	if err != nil {
-		return unusableTLS(err)
-	}
-	strict, err := source.ClientConfig(host)
-	if err != nil {
-		return unusableTLS(err)
+		return err
 	}
 	if c.Name != "" {
 		host = c.Name
@@ -85,8 +79,9 @@ type look struct {
 	err       error                       // why the server is not usable; nil: it is
 }
 
-// at connects and shakes hands as config says.
-func (p *prober) at(ctx context.Context, config *tls.Config) *look {
+// at connects and shakes hands as config says. With patience it waits for what
+// the server may say of our certificate after the handshake.
+func (p *prober) at(ctx context.Context, config *tls.Config, patience bool) *look {
 	l := new(look)
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -113,7 +108,7 @@ func (p *prober) at(ctx context.Context, config *tls.Config) *look {
 	l.err = client.HandshakeContext(ctx)
 	l.complete = l.err == nil
 	l.state = client.ConnectionState()
-	if l.complete && l.requested != nil && l.state.Version == tls.VersionTLS13 {
+	if patience && l.complete && l.requested != nil && l.state.Version == tls.VersionTLS13 {
 		_ = conn.SetReadDeadline(earlier(deadline, time.Now().Add(refusalWait+2*time.Since(began))))
 		l.err = lateRefusal(client)
 	}

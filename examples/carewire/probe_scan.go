@@ -16,11 +16,11 @@ import (
 func (p *prober) probe(ctx context.Context, s *streams, strict *tls.Config, host string) *probeReport {
 	now := time.Now()
 	r := &probeReport{Address: p.address, Name: host}
-	asClient := p.at(ctx, strict)
+	asClient := p.at(ctx, strict, true)
 	shown := asClient
 	loose := permissive(strict, host)
 	if asClient.reached && !asClient.complete {
-		shown = p.at(ctx, loose)
+		shown = p.at(ctx, loose, true)
 	}
 	r.describe(asClient, shown, now)
 	r.Problems = problems(asClient, shown, strict.RootCAs, host, now)
@@ -63,7 +63,7 @@ func (p *prober) versions(ctx context.Context, loose *tls.Config, bar *progress)
 	for _, id := range scanned {
 		config := loose.Clone()
 		config.MinVersion, config.MaxVersion = id, id
-		l := p.at(ctx, config)
+		l := p.at(ctx, config, false)
 		a := versionAnswer{Version: tls.VersionName(id)}
 		switch {
 		case l.saw:
@@ -93,7 +93,7 @@ func (p *prober) suites(ctx context.Context, loose *tls.Config, bar *progress) (
 	for left := knownSuites(); len(left) > 0; {
 		config = config.Clone()
 		config.CipherSuites = left
-		l := p.at(ctx, config)
+		l := p.at(ctx, config, false)
 		bar.step()
 		if !l.saw {
 			if l.refused() {

@@ -284,7 +284,3 @@ func TestProbeAsksMailServersForTLS(t *testing.T) {
 		})
 	}
 }
-
-func TestProbeUsesAnEncryptedKey(t *testing.T) {
-	t.Skip("replaced when tlsprops is merged")
-}

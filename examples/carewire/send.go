@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/carewire/carewire/mllp"
-	"github.com/carewire/carewire/tlsprops"
 )
 
 const (
@@ -51,7 +50,7 @@ func (c *sendCmd) Run(ctx context.Context, s *streams) error {
 	}
 	var messages []message
 	for _, name := range c.Files {
-		more, err := readMessages(s, name)
+		more, err := readMessages(s, name, c.newIDs())
 		if err != nil {
 			return unusable("%s: %w", name, err)
 		}
@@ -62,21 +61,23 @@ func (c *sendCmd) Run(ctx context.Context, s *streams) error {
 	}
 	dialer := &mllp.Dialer{Timeout: c.Timeout, Window: c.Window}
 	if c.TLS {
-		properties := c.properties()
-		if _, err := tlsprops.Load(properties); err != nil {
-			return unusableTLS(err)
+		var err error
+		if dialer.TLSConfig, err = c.config(c.Addr); err != nil {
+			return err
 		}
-		dialer.TLS = &properties
 	} else if !isLoopback(c.Addr) {
 		s.note("without --tls the messages travel in the clear")
 	}
 	run := &sending{command: c, streams: s, dialer: dialer, messages: messages, total: c.Repeat * len(messages)}
-	if c.Repeat > 1 && !c.SameID {
+	if c.newIDs() {
 		run.ids = newIDs()
 		s.note("each of the %d copies gets an MSH-10 of its own, beginning with %s", run.total, run.ids.prefix)
 	}
 	return run.run(ctx)
 }
+
+// newIDs tells whether messages get control ids of their own.
+func (c *sendCmd) newIDs() bool { return c.Repeat > 1 && !c.SameID }
 
 func (c *sendCmd) check() error {
 	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
@@ -94,8 +95,9 @@ func (c *sendCmd) check() error {
 	return nil
 }
 
-// readMessages reads the messages of one file, ready to be framed.
-func readMessages(s *streams, name string) ([]message, error) {
+// readMessages reads the messages of one file, ready to be framed. A message that
+// could not be sent is an error now, not when half of them have left.
+func readMessages(s *streams, name string, willHaveID bool) ([]message, error) {
 	in := s.in
 	if name != "-" {
 		f, err := os.Open(name)
@@ -127,7 +129,14 @@ func readMessages(s *streams, name string) ([]message, error) {
 			}
 		}
 		var header mllp.Header
-		if err := header.Parse(m.text); err != nil {
+		err := header.Parse(m.text)
+		if err == nil && len(header.ControlID) == 0 && !willHaveID {
+			err = mllp.ErrNoControlID
+		}
+		if err == nil {
+			_, err = mllp.AppendFrame(nil, m.text)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("message %d: %w", m.number, err)
 		}
 		messages = append(messages, m)
@@ -164,7 +173,6 @@ type sending struct {
 	begun  int  // messages handed to a connection
 	halted bool // no more are
 	tally  tally
-	usage  error // a TLS file that became unusable after the run began
 }
 
 // run sends everything, and ends with the outcome as an exit status.
@@ -186,9 +194,6 @@ func (r *sending) run(ctx context.Context) error {
 	r.bar.clear()
 	r.tally.elapsed = time.Since(began)
 	r.tally.notSent += r.total - r.begun
-	if r.usage != nil {
-		return unusableTLS(r.usage)
-	}
 	if err := r.tally.print(r.streams, r.command); err != nil {
 		return err
 	}
@@ -241,9 +246,6 @@ func (r *sending) halt(err error) {
 		r.streams.note("not connected to %s: %s", r.command.Addr, printable(err.Error()))
 	}
 	r.halted = true
-	if _, ok := errors.AsType[*tlsprops.FieldError](err); ok {
-		r.usage = err
-	}
 }
 
 // record takes down what became of a message, and prints it.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/carewire/carewire/tlsprops"
 )
@@ -29,6 +31,23 @@ func (f *clientTLS) properties() tlsprops.TlsProperties {
 		PassphraseFile: f.PassphraseFile,
 		SniServerName:  f.Name,
 	}
+}
+
+// config are the flags as crypto/tls takes them, for connections to addr.
+func (f *clientTLS) config(addr string) (*tls.Config, error) {
+	source, err := tlsprops.Load(f.properties())
+	if err != nil {
+		return nil, unusableTLS(err)
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, unusable("%q is not HOST:PORT", addr)
+	}
+	config, err := source.ClientConfig(host)
+	if err != nil {
+		return nil, unusableTLS(err)
+	}
+	return config, nil
 }
 
 // flagOf names the flag behind a setting of the library, for error messages.
