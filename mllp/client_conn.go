@@ -19,9 +19,8 @@ const (
 	// may have said before it stopped reading: a refusal of a message that is
 	// too large, or the TLS alert about our certificate.
 	lastWord = time.Second
-	// keptFrame is the size up to which the buffer for a frame is kept for the
-	// next one.
-	keptFrame = 1 << 20
+	// keptFrame is the size up to which the buffer for a frame is kept in any case.
+	keptFrame = 64 << 10
 )
 
 var (
@@ -192,8 +191,11 @@ func (c *Conn) takeTurn(ctx context.Context) error {
 	}
 }
 
+// endTurn lets the next Send write. It keeps the buffer for the frame as long as
+// messages fill a quarter of it: one large message should not hold its memory
+// for as long as the Conn lives.
 func (c *Conn) endTurn() {
-	if cap(c.frame) > keptFrame {
+	if cap(c.frame) > max(keptFrame, 4*len(c.frame)) {
 		c.frame = nil
 	}
 	<-c.turn
