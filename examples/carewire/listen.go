@@ -30,10 +30,13 @@ type listenCmd struct {
 // Run listens until ctx ends; messages in hand are then still answered.
 func (c *listenCmd) Run(ctx context.Context, s *streams) error {
 	server := &mllp.Server{
-		Addr:   c.Addr,
-		Logger: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Addr: c.Addr,
+		// A tester's sender has all its connections from one host; the limit for
+		// all hosts holds.
+		MaxConnsPerHost: -1,
+		Logger:          slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	if err := c.secure(server); err != nil {
+	if err := c.secure(server); err != nil { //nolint:contextcheck // reads a few small files
 		return err
 	}
 	receiver := &receiver{streams: s, json: c.JSON, nak: mllp.AckCode(c.Nak)}

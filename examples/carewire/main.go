@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -141,11 +142,11 @@ func version() string {
 	if !ok {
 		return "carewire (no build information)"
 	}
-	text := "carewire " + cmp.Or(info.Main.Version, "(devel)")
+	words := []string{"carewire", cmp.Or(info.Main.Version, "(devel)")}
 	for _, setting := range info.Settings {
 		if setting.Key == "vcs.revision" {
-			text += " " + setting.Value
+			words = append(words, setting.Value)
 		}
 	}
-	return text + " " + info.GoVersion
+	return strings.Join(append(words, info.GoVersion), " ")
 }

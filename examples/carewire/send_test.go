@@ -78,6 +78,12 @@ func (p *peer) got() []string {
 	return slices.Clone(p.messages)
 }
 
+func (p *peer) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conns
+}
+
 func always(code string) func(*mllp.Header) string { return func(*mllp.Header) string { return code } }
 
 // byID answers some control ids in their own way and AA otherwise.
@@ -116,7 +122,7 @@ func TestSendPrintsEveryAcknowledgement(t *testing.T) {
 	assert.Equal(t, "AA M1\tFILE #1\tTIME\nAA M2\tFILE #2\tTIME\nAA M3\tFILE #1\tTIME\n"+
 		"3 messages: 3 acknowledged, 0 refused, 0 unknown, 0 not sent\n", stable(r.out))
 	assert.Equal(t, []string{adt("M1"), adt("M2"), adt("M3")}, p.got())
-	assert.Equal(t, 1, p.conns)
+	assert.Equal(t, 1, p.connections())
 
 	r = send(t, p, file(t, "one.hl7", adt("M4")))
 	assert.Equal(t, "AA M4\tFILE #1\tTIME\n", stable(r.out), "one message needs no summary")
@@ -227,7 +233,7 @@ func TestAFileThatCannotBeSentWholeIsNotSentAtAll(t *testing.T) {
 			assert.Empty(t, r.out)
 			assert.NotEmpty(t, r.err)
 			assert.Empty(t, p.got())
-			assert.Zero(t, p.conns)
+			assert.Zero(t, p.connections())
 		})
 	}
 }
@@ -264,7 +270,7 @@ func TestManyConnectionsAndAWindow(t *testing.T) {
 	r := send(t, p, file(t, "one.hl7", adt("M1")), "--repeat", "200", "--conns", "4", "--window", "8", "--quiet")
 	require.Equal(t, exitOK, r.status, r.err)
 	assert.Len(t, p.got(), 200)
-	assert.Equal(t, 4, p.conns)
+	assert.Equal(t, 4, p.connections())
 	assert.True(t, strings.HasPrefix(r.out, "200 messages: 200 acknowledged, 0 refused, 0 unknown, 0 not sent\n"), r.out)
 }
 
