@@ -38,6 +38,11 @@ type expiryLine struct {
 	certInfo
 }
 
+// Help is shown by --help.
+func (c *expiryCmd) Help() string {
+	return "The exit status is 1 when a certificate has expired, or does within the span, and 2 when a file cannot be read whole."
+}
+
 func (c *expiryCmd) Run(s *streams) error {
 	now := time.Now()
 	var lines []expiryLine
@@ -93,6 +98,10 @@ func readCertificates(name string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseCertificates(data)
+}
+
+func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for rest := data; ; {
 		var block *pem.Block

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"os"
@@ -121,4 +122,22 @@ func TestNamesOfAPeerCannotControlTheTerminal(t *testing.T) {
 	r := carewire(t, "tls", "expiry", file(t, "x.pem", string(evil.CertPEM())))
 	assert.NotContains(t, r.out, "\x1b")
 	assert.Contains(t, r.out, `\x1b`)
+}
+
+// FuzzReadCertificates: what is accepted has as many certificates as it has
+// blocks that say so.
+func FuzzReadCertificates(f *testing.F) {
+	ca := testpki.NewCA(f, "Test CA")
+	f.Add(ca.PEM())
+	f.Add(append(ca.Server().KeyPEM(), ca.PEM()...))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		certs, err := parseCertificates(data)
+		if err != nil {
+			return
+		}
+		if begins := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); len(certs) == 0 || len(certs) < begins {
+			t.Fatalf("%d certificates of %d", len(certs), begins)
+		}
+	})
 }

@@ -23,15 +23,17 @@ type probeCmd struct {
 	JSON     bool          `name:"json" help:"Print one JSON object."`
 }
 
+// Help is shown by --help.
+func (c *probeCmd) Help() string {
+	return "The exit status is 0 only when a client with these settings can use the server: the handshake succeeded, " +
+		"and the certificate's chain and name are verified. Weak versions and suites are named, and do not change it."
+}
+
 // Run looks at the server three times over: as a client of this library would,
 // which decides the verdict; where that fails, with a client that accepts
 // anything, so that there is something to show; and then once for every version
 // and suite.
 func (c *probeCmd) Run(ctx context.Context, s *streams) error {
-	host, _, err := net.SplitHostPort(c.Address)
-	if err != nil {
-		return unusable("%q is not HOST:PORT", c.Address)
-	}
 	if c.Timeout <= 0 {
 		return unusable("--timeout must be more than 0")
 	}
@@ -39,11 +41,8 @@ func (c *probeCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	if c.Name != "" {
-		host = c.Name
-	}
 	p := &prober{address: c.Address, startTLS: c.StartTLS != "", timeout: c.Timeout}
-	report := p.probe(ctx, s, strict, host)
+	report := p.probe(ctx, s, strict)
 	if err := ctx.Err(); err != nil {
 		return &exitError{status: exitNo, err: errors.New("interrupted")}
 	}
@@ -180,10 +179,10 @@ func (l *look) refused() bool {
 // permissive returns a configuration that takes whatever the server has, so that
 // it can be shown. Nothing is ever sent over such a connection, and the verdict
 // does not rest on it.
-func permissive(strict *tls.Config, host string) *tls.Config {
+func permissive(strict *tls.Config) *tls.Config {
 	return &tls.Config{
 		InsecureSkipVerify:   true, //nolint:gosec // a probe: see above
-		ServerName:           host,
+		ServerName:           strict.ServerName,
 		MinVersion:           tls.VersionTLS10,
 		CipherSuites:         knownSuites(),
 		Certificates:         strict.Certificates,
@@ -218,8 +217,11 @@ func hint(err error) string {
 		}
 		return "the server does not speak TLS on this port"
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return "the server closed the connection during the handshake"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return "the server did not answer in time"
 	}
 	return err.Error()
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
+	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,4 +106,33 @@ func TestProbeOfOpenSSL(t *testing.T) {
 		assert.Equal(t, "TLS 1.1", report.Version)
 		assert.Equal(t, "no yes no no", answers(report))
 	})
+}
+
+func TestProbeFindsTheSuitesThatNmapFinds(t *testing.T) {
+	nmap := interop.Need(t, "nmap")
+	ca := newPKI(t)
+	server := ca.Issue(testpki.Options{CommonName: "localhost", Hosts: []string{"localhost"}, Key: testpki.RSAKey(t, 2048)}).Write(ca.dir, "server")
+	address := sServer(t, "-cert", server.Cert, "-key", server.Key, "-min_protocol", "TLSv1.2", "-cipher", "ALL:@SECLEVEL=0")
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	out, err := exec.CommandContext(t.Context(), nmap, "-Pn", "-n", "--script", "ssl-enum-ciphers", "-p", port, "127.0.0.1").CombinedOutput()
+	require.NoError(t, err, string(out))
+	_, section, found := strings.Cut(string(out), "TLSv1.2:")
+	require.True(t, found, string(out))
+	section, _, _ = strings.Cut(section, "TLSv1.3:")
+	var theirs []string
+	for _, word := range strings.Fields(section) {
+		// What crypto/tls cannot ask for, a probe cannot see.
+		if slices.ContainsFunc(knownSuites(), func(id uint16) bool { return tls.CipherSuiteName(id) == word }) {
+			theirs = append(theirs, word)
+		}
+	}
+	require.NotEmpty(t, theirs, string(out))
+	var ours []string
+	_, report := probe(t, address, "--ca", ca.file, "--name", "localhost")
+	for _, suite := range report.Suites {
+		ours = append(ours, suite.Name)
+	}
+	assert.ElementsMatch(t, theirs, ours)
+	assert.Equal(t, "no no yes yes", answers(report))
 }

@@ -12,13 +12,14 @@ import (
 )
 
 // probe fills in a report. strict is the configuration of a client of this
-// library, host the name that the server's certificate must have.
-func (p *prober) probe(ctx context.Context, s *streams, strict *tls.Config, host string) *probeReport {
+// library; its ServerName is what the server's certificate must name.
+func (p *prober) probe(ctx context.Context, s *streams, strict *tls.Config) *probeReport {
 	now := time.Now()
+	host := strict.ServerName
 	r := &probeReport{Address: p.address, Name: host}
 	asClient := p.at(ctx, strict, true)
 	shown := asClient
-	loose := permissive(strict, host)
+	loose := permissive(strict)
 	if asClient.reached && !asClient.complete {
 		shown = p.at(ctx, loose, true)
 	}
@@ -26,8 +27,8 @@ func (p *prober) probe(ctx context.Context, s *streams, strict *tls.Config, host
 	r.Problems = problems(asClient, shown, strict.RootCAs, host, now)
 	r.Verified = shown.saw && len(r.Problems) == 0
 	r.OK = asClient.err == nil
-	// A server that cannot be reached, or does not speak TLS, is not asked again.
-	if _, plain := errors.AsType[tls.RecordHeaderError](shown.err); shown.reached && !plain {
+	// Who did not answer, or not in TLS, is not asked again.
+	if shown.saw || shown.refused() {
 		bar := s.progress(len(scanned)+len(knownSuites()), "asking for versions and suites")
 		r.Versions = p.versions(ctx, loose, bar)
 		if slices.Contains(r.Versions, versionAnswer{Version: tls.VersionName(tls.VersionTLS12), Answer: answerYes}) {

@@ -43,6 +43,13 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
+// speak says something and reads until the client has gone. To hang up at once
+// would reset the connection, and what was said be lost.
+func speak(conn net.Conn, text string) {
+	_, _ = io.WriteString(conn, text)
+	_, _ = io.Copy(io.Discard, conn)
+}
+
 // serveTLS does so with TLS, reading whatever comes.
 func serveTLS(t *testing.T, config *tls.Config) string {
 	t.Helper()
@@ -224,13 +231,13 @@ func TestProbeOfWhatIsNoTLSServer(t *testing.T) {
 		want    string
 	}{
 		"nobody listens":    {closed.Addr().String(), nil, "refused"},
-		"an HTTP server":    {serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), nil, "does not speak TLS"},
-		"a mail server":     {serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail ESMTP\r\n") }), nil, "--starttls smtp"},
+		"an HTTP server":    {serve(t, func(c net.Conn) { speak(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), nil, "does not speak TLS"},
+		"a mail server":     {serve(t, func(c net.Conn) { speak(c, "220 mail ESMTP\r\n") }), nil, "--starttls smtp"},
 		"one that hangs up": {serve(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1024)) }), nil, "closed the connection"},
 		"one that is silent": {
 			serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
 			[]string{"--timeout", "100ms"},
-			"deadline exceeded",
+			"did not answer in time",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -283,4 +290,28 @@ func TestProbeAsksMailServersForTLS(t *testing.T) {
 			assert.Empty(t, report.Versions)
 		})
 	}
+}
+
+// FuzzSMTPReply: whatever a server says, a reply that is accepted is whole, has
+// the code that was asked for on every line, and stays within the bound.
+func FuzzSMTPReply(f *testing.F) {
+	f.Add("220 ready\r\n")
+	f.Add("220-mail\r\n220-more\n220\r\n")
+	f.Add("220\r\n220x\r\n")
+	f.Fuzz(func(t *testing.T, said string) {
+		texts, err := smtpReply(bufio.NewReader(strings.NewReader(said)), "220")
+		if err != nil {
+			return
+		}
+		rest := said
+		for i, text := range texts {
+			line, after, ended := strings.Cut(rest, "\n")
+			line = strings.TrimRight(line, "\r")
+			last := i == len(texts)-1
+			if !ended || !strings.HasPrefix(line, "220") || !strings.HasSuffix(line, text) || strings.HasPrefix(line, "220-") == last {
+				t.Fatalf("line %d of %q", i, said)
+			}
+			rest = after
+		}
+	})
 }

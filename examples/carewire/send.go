@@ -27,11 +27,11 @@ type sendCmd struct {
 	Addr string `required:"" placeholder:"HOST:PORT" help:"Receiver to send to."`
 	TLS  bool   `name:"tls" help:"Use TLS (MLLPS), and verify the receiver's certificate."`
 	clientTLS
-	Repeat  int           `default:"1" placeholder:"N" help:"Send everything N times. With N above 1 every copy gets an MSH-10 of its own."`
+	Repeat  int           `default:"1" placeholder:"N" help:"Send everything N times (default: ${default}). With N above 1 every copy gets an MSH-10 of its own."`
 	SameID  bool          `name:"same-id" help:"With --repeat: leave MSH-10 as it is."`
-	Conns   int           `default:"1" placeholder:"N" help:"Connections to send over. With more than one, messages arrive in no certain order."`
-	Window  int           `default:"1" placeholder:"N" help:"Messages that may wait for their acknowledgement on each connection at a time. With more than one, messages leave in no certain order."`
-	Timeout time.Duration `default:"30s" placeholder:"SPAN" help:"How long to wait for each acknowledgement."`
+	Conns   int           `default:"1" placeholder:"N" help:"Connections to send over (default: ${default}). With more than one, messages arrive in no certain order."`
+	Window  int           `default:"1" placeholder:"N" help:"Messages that may wait for their acknowledgement on each connection at a time (default: ${default}). With more than one, messages leave in no certain order."`
+	Timeout time.Duration `default:"30s" placeholder:"SPAN" help:"How long to wait for each acknowledgement (default: ${default})."`
 	Quiet   bool          `help:"Print only what was not acknowledged, and the summary."`
 	JSON    bool          `name:"json" help:"Print one JSON object for each message and one for the summary."`
 	Files   []string      `arg:"" name:"file" help:"Files of HL7 messages: MLLP frames, or text where each message begins on a line with MSH. - is standard input."`
@@ -42,6 +42,13 @@ type message struct {
 	file   string
 	number int // in its file, from 1
 	text   []byte
+}
+
+// Help is shown by --help.
+func (c *sendCmd) Help() string {
+	return "The exit status is 0 when every message was acknowledged with AA or CA; 3 when one was refused; " +
+		"4 when one was sent but not acknowledged, and may have arrived; 5 when one was not sent; " +
+		"2 when nothing was tried because a file or a setting is unusable. Of 3, 4 and 5, 4 comes first and 3 last."
 }
 
 func (c *sendCmd) Run(ctx context.Context, s *streams) error {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/carewire/carewire/mllp"
 )
 
 // adt returns a small message with the control id.
@@ -207,5 +209,36 @@ func FuzzJoinedMessagesSplitAgain(f *testing.F) {
 			require.Equal(t, want[i], string(message))
 		}
 		require.Len(t, spans, len(want))
+	})
+}
+
+// FuzzSetControlID: a message whose header can be read has the new control id
+// afterwards, and every other field as it was.
+func FuzzSetControlID(f *testing.F) {
+	f.Add([]byte(adt("1")))
+	f.Add([]byte("MSH|^~\\&\rPID|1"))
+	f.Add([]byte("MSH#~!%@#A\nPID#1"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var before, after mllp.Header
+		if before.Parse(text) != nil || kindOf(text) != messageHeader {
+			return
+		}
+		changed := setControlID(text, "NEW1")
+		if err := after.Parse(changed); err != nil {
+			t.Fatalf("%q: %v", changed, err)
+		}
+		require.Equal(t, "NEW1", string(after.ControlID))
+		before.ControlID, after.ControlID = nil, nil
+		for _, fields := range [][2][]byte{
+			{before.EncodingChars, after.EncodingChars},
+			{before.SendingApplication, after.SendingApplication},
+			{before.MessageType, after.MessageType},
+			{before.VersionID, after.VersionID},
+			{before.CharacterSet, after.CharacterSet},
+		} {
+			require.Equal(t, string(fields[0]), string(fields[1]))
+		}
+		_, rest := endOfLine(text, 0)
+		require.True(t, bytes.HasSuffix(changed, text[rest:]))
 	})
 }
