@@ -397,6 +397,27 @@ func TestARefusalInTheMiddleOfAMessageIsHeard(t *testing.T) {
 	}
 }
 
+func TestABrokenPipeBeforeTheFirstByteIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := memnet.Listen()
+		defer ln.Close()
+		broken := &brokenPipe{failed: make(chan struct{})}
+		d := &mllp.Dialer{NetDialer: dialFunc(func(context.Context) (nc net.Conn, err error) {
+			broken.Conn, err = ln.Dial()
+			return broken, err
+		})}
+		c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+		require.NoError(t, err)
+		defer c.Close()
+		broken.now.Store(true)
+		s := <-send(t.Context(), c, adt("M1"))
+		assert.True(t, failed(t, s.err, mllp.NotSent).Retryable())
+		require.ErrorIs(t, s.err, syscall.EPIPE)
+		require.ErrorIs(t, c.Err(), syscall.EPIPE)
+		assert.Equal(t, time.Second, s.took, "so long the peer may still explain itself")
+	})
+}
+
 func TestCloseMakesMessagesUnderWayUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := dial(t, &mllp.Dialer{})
