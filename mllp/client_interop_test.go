@@ -118,8 +118,8 @@ func TestOpenSSLAsReceiver(t *testing.T) {
 		defer c.Close()
 		_, err = c.Send(t.Context(), adt("M1"))
 		require.ErrorIs(t, err, mllp.ErrPeerRejectedCertificate)
-		e, ok := err.(interface{ Retryable() bool })
-		require.True(t, ok)
+		var e interface{ Retryable() bool }
+		require.ErrorAs(t, err, &e)
 		assert.False(t, e.Retryable())
 	})
 	t.Run("a name that the certificate has not", func(t *testing.T) {

@@ -317,6 +317,21 @@ func TestACancelledSendReturnsAtOnceWithTheTruth(t *testing.T) {
 			_, err := c.Send(ctx, adt("M3"))
 			failed(t, err, mllp.NotSent)
 			require.NoError(t, c.Err())
+			fourth := send(t.Context(), c, adt("M4"))
+			p.say(answer(mllp.AA, "M4"))
+			require.NoError(t, (<-fourth).err, "its turn has come")
+		})
+	})
+	t.Run("far from its turn", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := dial(t, &mllp.Dialer{})
+			send(t.Context(), c, adt("M1"))
+			send(t.Context(), c, adt("M2"))
+			ctx, cancel := context.WithCancelCause(t.Context())
+			third := send(ctx, c, adt("M3"))
+			cancel(reason)
+			failed(t, (<-third).err, mllp.NotSent)
+			require.NoError(t, c.Err())
 		})
 	})
 	t.Run("while it waits for the acknowledgement", func(t *testing.T) {
