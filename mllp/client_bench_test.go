@@ -110,7 +110,7 @@ func BenchmarkSend(b *testing.B) {
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := c.Send(context.Background(), msg); err != nil { //nolint:usetesting // without a Done channel, as the limit has none
+					if _, err := c.Send(context.Background(), msg); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -151,7 +151,7 @@ func TestSendAllocatesOnlyItsReply(t *testing.T) {
 	defer c.Close()
 	msg := adt("M")
 	assert.LessOrEqual(t, testing.AllocsPerRun(200, func() {
-		if _, err := c.Send(context.Background(), msg); err != nil { //nolint:usetesting // its Done channel has a price: see below
+		if _, err := c.Send(context.Background(), msg); err != nil {
 			t.Error(err)
 		}
 	}), 4.0, "the Reply, its bytes, MSA-2 and MSA-3")
