@@ -121,7 +121,7 @@ func TestProbeFindsTheSuitesThatNmapFinds(t *testing.T) {
 	require.True(t, found, string(out))
 	section, _, _ = strings.Cut(section, "TLSv1.3:")
 	var theirs []string
-	for _, word := range strings.Fields(section) {
+	for word := range strings.FieldsSeq(section) {
 		// What crypto/tls cannot ask for, a probe cannot see.
 		if slices.ContainsFunc(knownSuites(), func(id uint16) bool { return tls.CipherSuiteName(id) == word }) {
 			theirs = append(theirs, word)
