@@ -25,8 +25,6 @@ const (
 	// lookahead is how many bytes after the longest message the buffer must hold
 	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|".
 	lookahead = 16
-
-	byteOrderMark = "\xEF\xBB\xBF" // of UTF-8
 )
 
 // errGoIdle is what a source answers in place of waiting longer with a large
@@ -379,8 +377,8 @@ const (
 // beginsMessage tells whether data begins as a message or a batch does: a byte
 // order mark or none, MSH, FHS or BHS, and a field separator.
 func beginsMessage(data []byte) answer {
-	if n := min(len(data), len(byteOrderMark)); string(data[:n]) == byteOrderMark[:n] {
-		if n < len(byteOrderMark) {
+	if n := min(len(data), len(utf8BOM)); bytes.HasPrefix(utf8BOM, data[:n]) {
+		if n < len(utf8BOM) {
 			return unknown
 		}
 		data = data[n:]
