@@ -21,8 +21,8 @@ var rules = map[string]struct {
 	modules  []string // other than this one
 }{
 	"":         {},
-	"tlsprops": {},
-	"mllp":     {packages: []string{"tlsprops", "internal/netserver"}},
+	"tlsprops": {packages: []string{"internal/pbe"}},
+	"mllp":     {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {

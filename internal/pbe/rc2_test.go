@@ -1,4 +1,4 @@
-package tlsprops
+package pbe
 
 import (
 	"encoding/hex"

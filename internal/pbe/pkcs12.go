@@ -1,36 +1,41 @@
-package tlsprops
+package pbe
 
 import (
-	"crypto/sha1"
 	"encoding/binary"
+	"hash"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // What a key of the PKCS #12 derivation is for (RFC 7292 appendix B.3).
 const (
-	pkcs12ForKey = 1
-	pkcs12ForIV  = 2
+	PKCS12ForKey = 1
+	PKCS12ForIV  = 2
+	PKCS12ForMAC = 3
 )
 
-// pkcs12Key derives n bytes with SHA-1 (RFC 7292 appendix B.2). password is in
-// the encoding of bmpPasswords.
-func pkcs12Key(purpose byte, password, salt []byte, iterations, n int) []byte {
-	const v = sha1.BlockSize
+// PKCS12Key derives n bytes (RFC 7292 appendix B.2). password is in one of the
+// spellings of PKCS12Passwords. The caller has checked salt and iterations with
+// [CheckKDF], and that the mode allows the hash.
+func PKCS12Key(newHash func() hash.Hash, purpose byte, password, salt []byte, iterations, n int) []byte {
+	h := newHash()
+	v := h.BlockSize()
 	d := make([]byte, v)
 	for i := range d {
 		d[i] = purpose
 	}
 	in := append(fillBlocks(salt, v), fillBlocks(password, v)...)
 	var key []byte
+	a := make([]byte, 0, h.Size())
 	for len(key) < n {
-		sum := sha1.New()
-		sum.Write(d)
-		sum.Write(in)
-		a := sum.Sum(nil)
+		h.Reset()
+		h.Write(d)
+		h.Write(in)
+		a = h.Sum(a[:0])
 		for range iterations - 1 {
-			next := sha1.Sum(a)
-			copy(a, next[:])
+			h.Reset()
+			h.Write(a)
+			a = h.Sum(a[:0])
 		}
 		key = append(key, a...)
 		addBlocks(in, fillBlocks(a, v)[:v])
@@ -59,25 +64,25 @@ func addBlocks(in, b []byte) {
 	}
 }
 
-// bmpPasswords returns the encodings of a passphrase that PKCS #12 may mean:
-// UTF-16 with a NUL at the end, and for the empty passphrase also no bytes at
+// PKCS12Passwords returns the spellings of a password that PKCS #12 may mean:
+// UTF-16 with a NUL at the end, and for the empty password also no bytes at
 // all, for programs do it either way. Like OpenSSL it takes bytes that are not
 // UTF-8 for ISO 8859-1.
-func bmpPasswords(passphrase string) [][]byte {
+func PKCS12Passwords(password string) [][]byte {
 	var runes []rune
-	if utf8.ValidString(passphrase) {
-		runes = []rune(passphrase)
+	if utf8.ValidString(password) {
+		runes = []rune(password)
 	} else {
-		for _, b := range []byte(passphrase) {
+		for _, b := range []byte(password) {
 			runes = append(runes, rune(b))
 		}
 	}
-	var password []byte
+	var out []byte
 	for _, u := range utf16.Encode(append(runes, 0)) {
-		password = binary.BigEndian.AppendUint16(password, u)
+		out = binary.BigEndian.AppendUint16(out, u)
 	}
-	if passphrase == "" {
-		return [][]byte{password, nil}
+	if password == "" {
+		return [][]byte{out, nil}
 	}
-	return [][]byte{password}
+	return [][]byte{out}
 }
