@@ -22,7 +22,11 @@ var rules = map[string]struct {
 }{
 	"":         {},
 	"tlsprops": {packages: []string{"internal/pbe"}},
-	"mllp":     {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
+	"keystore": {
+		packages: []string{"tlsprops", "internal/pbe"}, // tlsprops for the types of its Decoder
+		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
+	},
+	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {
