@@ -42,7 +42,7 @@ var unknownMACs = map[string]string{
 	"1.3.6.1.4.1.1722.12.2.2.8":  "BLAKE2s",
 	"1.3.36.3.2.1":               "RIPEMD-160",
 	"1.0.10118.3.0.55":           "Whirlpool",
-	"1.2.840.113549.2.9":         "an HMAC in place of a hash, as JDK 17 writes with macAlgorithm=PBEWithHmacSHA256",
+	"1.2.840.113549.2.9":         "an HMAC in place of a hash, as Java before 26 writes with macAlgorithm PBEWithHmacSHA256",
 }
 
 const (
