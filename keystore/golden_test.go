@@ -108,7 +108,7 @@ var goldenStores = []goldenStore{
 	{files: "o-kind-dsa.p12", format: keystore.FormatPKCS12, integrity: keystore.IntegrityVerified, want: []string{"dsa: key dsa dsa int"}},
 	{files: "o-cafile.p12", format: keystore.FormatPKCS12, integrity: keystore.IntegrityVerified, want: []string{"1: cert root", "2: cert other"}},
 	{files: "o-keyonly.p12", format: keystore.FormatPKCS12, integrity: keystore.IntegrityVerified, want: []string{"1: key ec256"}},
-	// Of the two intermediates the one is taken whose root is there.
+	// Cross-signed: both intermediates fit, and the first one is taken.
 	{files: "o-shuffled.p12", format: keystore.FormatPKCS12, integrity: keystore.IntegrityVerified, want: []string{"1: key ec256 ec256 int root", "2: cert int-cross"}},
 	{files: "o-negative-serial.p12", format: keystore.FormatPKCS12, integrity: keystore.IntegrityVerified, want: []string{"1: key ec256 negative"}},
 	{files: "o-expired.p12", format: keystore.FormatPKCS12, integrity: keystore.IntegrityVerified, want: []string{"1: key ec256 expired"}},

@@ -101,16 +101,10 @@ type Entry struct {
 	// concerns this entry alone.
 	Err error
 
-	key       secret
+	key       []byte
 	decrypted bool                   // the key was encrypted in the file
 	unlock    func() ([]byte, error) // until Open returns
 }
-
-// secret is not printed, whatever the verb.
-type secret []byte
-
-// String returns a placeholder.
-func (secret) String() string { return "[redacted]" }
 
 // Open reads a key store of any format that is supported. What is wrong with a
 // single entry is in its Err, and the others are still there.
@@ -320,9 +314,9 @@ func (e *Entry) keyBytes() ([]byte, error) {
 }
 
 // String describes the entry without its key.
-func (e *Entry) String() string {
+func (e Entry) String() string {
 	return fmt.Sprintf("Entry{%q %v %s, %d certificates}", e.Alias, e.Kind, e.Algorithm, len(e.Chain))
 }
 
 // Format prints String for every verb, so that none shows the key.
-func (e *Entry) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, e.String()) }
+func (e Entry) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, e.String()) }
