@@ -2,12 +2,15 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
 	"crypto/hmac"
 	"crypto/md5"
+	"crypto/pbkdf2"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
 	"testing"
@@ -244,4 +247,43 @@ func pfxWithMAC(tb testing.TB, password string, keep, iterations int, safes ...[
 	digest := append(h.Sum(nil), make([]byte, 64)...)[:keep]
 	mac := sequence(sequence(sequence(marshal(tb, oidSHA256), []byte{5, 0}), octets(digest)), octets(salt), marshal(tb, iterations))
 	return sequence([]byte{2, 1, 3}, sequence(marshal(tb, oidData), context0(octets(message))), mac)
+}
+
+// sealAES encrypts with PBES2, AES-256 and a single iteration of PBKDF2, under
+// the bytes of password.
+func sealAES(tb testing.TB, plain []byte, password string) shrouded {
+	tb.Helper()
+	key, err := pbkdf2.Key(sha256.New, password, saltOf8, 1, 32)
+	require.NoError(tb, err)
+	c, err := aes.NewCipher(key)
+	require.NoError(tb, err)
+	iv := make([]byte, aes.BlockSize)
+	n := aes.BlockSize - len(plain)%aes.BlockSize
+	data := join(plain, bytes.Repeat([]byte{byte(n)}, n))
+	cipher.NewCBCEncrypter(c, iv).CryptBlocks(data, data)
+	return shrouded{algorithmAny{oidPBES2, pbes2Parameters{pbkdf2KDF(1, 0), algorithmAny{oidAES256, iv}}}, data}
+}
+
+// seal3DES encrypts with PBE-SHA1-3DES and a single iteration under the empty
+// password.
+func seal3DES(tb testing.TB, plain []byte) []byte {
+	tb.Helper()
+	password := pbe.PKCS12Passwords("")[0]
+	c, err := des.NewTripleDESCipher(pbe.PKCS12Key(sha1.New, pbe.PKCS12ForKey, password, saltOf8, 1, 24))
+	require.NoError(tb, err)
+	n := 8 - len(plain)%8
+	data := join(plain, bytes.Repeat([]byte{byte(n)}, n))
+	cipher.NewCBCEncrypter(c, pbe.PKCS12Key(sha1.New, pbe.PKCS12ForIV, password, saltOf8, 1, 8)).CryptBlocks(data, data)
+	return data
+}
+
+func poolOf(tb testing.TB, ders ...[]byte) *x509.CertPool {
+	tb.Helper()
+	pool := x509.NewCertPool()
+	for _, der := range ders {
+		cert, err := x509.ParseCertificate(der)
+		require.NoError(tb, err)
+		pool.AddCert(cert)
+	}
+	return pool
 }

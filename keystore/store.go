@@ -207,10 +207,11 @@ func (s *Store) trailing(n int, o *Options) error {
 	return nil
 }
 
-// add appends an entry, in place of an earlier one with just this alias: Java's
-// hash tables keep the last. Certificates without a role are no entries there.
+// add appends an entry, in place of an earlier one of its kind with just this
+// alias: Java's hash tables keep the last. Certificates without a role are no
+// entries there.
 func (s *Store) add(e *Entry) {
-	same := func(o *Entry) bool { return o.Alias == e.Alias && o.Kind != Certificate }
+	same := func(o *Entry) bool { return o.Alias == e.Alias && o.Kind == e.Kind }
 	if i := slices.IndexFunc(s.Entries, same); i >= 0 && e.Kind != Certificate {
 		s.note(fmt.Sprintf("the alias %q occurs twice: the last one is taken", e.Alias))
 		s.Entries = slices.Delete(s.Entries, i, i+1)
