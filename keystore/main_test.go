@@ -103,3 +103,11 @@ func pkiNames(tb testing.TB) map[string]string {
 }
 
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
+
+// pemBytes returns the DER of the first block of a golden file.
+func pemBytes(tb testing.TB, name string) []byte {
+	tb.Helper()
+	block, _ := pem.Decode(golden(tb, name))
+	require.NotNil(tb, block, name)
+	return block.Bytes
+}
