@@ -162,16 +162,26 @@ func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 	return c.crash(f, n, cause)
 }
 
+// contextError says why ctx has ended: as context.Canceled or DeadlineExceeded,
+// and by its own cause if it has one.
+func contextError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
 // takeTurn waits until a message may be written. Holding the turn while it
 // waits for a slot keeps the order of calls, whatever the window.
 func (c *Conn) takeTurn(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return contextError(ctx)
 	}
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return contextError(ctx)
 	case <-c.closed:
 		return c.Err()
 	}
@@ -180,7 +190,7 @@ func (c *Conn) takeTurn(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		<-c.turn
-		return context.Cause(ctx)
+		return contextError(ctx)
 	case <-c.closed:
 		<-c.turn
 		return c.Err()
@@ -234,10 +244,13 @@ func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
 	n, err := c.nc.Write(frame)
 	switch {
 	case err == nil:
+		// TLS may have to write while it reads, to answer a key update. If this
+		// fails the Conn has ended, which says nothing of this message.
+		_ = c.nc.SetWriteDeadline(time.Time{})
 		return n, nil
 	case ctx.Err() != nil:
 		_ = c.fail(errGivenUp)
-		return n, context.Cause(ctx)
+		return n, contextError(ctx)
 	}
 	err = fmt.Errorf("mllp: %w", peerError(err))
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
@@ -280,7 +293,7 @@ func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
 	case <-c.closed:
 		cause = c.Err()
 	case <-ctx.Done():
-		cause = context.Cause(ctx)
+		cause = contextError(ctx)
 	case <-timeout:
 		cause = c.timedOut(f)
 	}
