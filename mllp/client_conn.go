@@ -19,6 +19,10 @@ const (
 	lastWord = time.Second
 	// keptFrame is the size up to which the buffer for a frame is kept in any case.
 	keptFrame = 64 << 10
+	// framePad is what stands before a frame in its buffer: with it, and the VT,
+	// the message begins at a multiple of 16, without which copying one of 1 MiB
+	// takes four times as long.
+	framePad = 15
 )
 
 var (
@@ -141,20 +145,20 @@ func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 	if err := c.takeTurn(ctx); err != nil {
 		return nil, notSent(err)
 	}
-	frame, err := AppendFrame(c.frame[:0], msg)
+	frame, err := AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
+	c.frame = frame
 	if err != nil {
 		c.endTurn()
 		<-c.slots
 		return nil, refused(err)
 	}
-	c.frame = frame
 	f, err := c.takeOff(h.ControlID)
 	if err != nil {
 		c.endTurn()
 		<-c.slots
 		return nil, notSent(err)
 	}
-	n, cause := c.write(ctx, frame)
+	n, cause := c.write(ctx, frame[framePad:])
 	c.endTurn()
 	if cause == nil {
 		return c.await(ctx, f)
