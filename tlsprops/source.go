@@ -369,7 +369,7 @@ func (s *Source) keep(err error) []Event {
 }
 
 // expiring returns the events of certificates about to expire. Called with
-// lookMu held.
+// by who is looking.
 func (s *Source) expiring() []Event {
 	g := s.current.Load()
 	events := s.expiry.passed(g.set.certs, time.Now())

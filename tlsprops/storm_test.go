@@ -103,7 +103,7 @@ type storm struct {
 	config  *tls.Config
 	done    atomic.Bool // everything ends
 	stopped atomic.Bool // the writer has
-	stalled sync.Map // names of issues during whose writing the machine stood still
+	stalled sync.Map    // names of issues during whose writing the machine stood still
 
 	handshakes, failed atomic.Int64
 	mixed              sync.Map // each mix that was served
@@ -191,7 +191,25 @@ func (s *storm) mixedSets() []mix {
 	return all
 }
 
+// naiveOnce reads the files one by one, as a program without tlsprops does, and
+// tells whether they did not belong together. It is the control: the storm must
+// be one in which that happens.
+func naiveOnce(dir string) bool {
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	if err != nil {
+		return true
+	}
+	roots := x509.NewCertPool()
+	data, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil || !roots.AppendCertsFromPEM(data) {
+		return true
+	}
+	_, err = cert.Leaf.Verify(x509.VerifyOptions{Roots: roots})
+	return err != nil
+}
+
 func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
+	var naive atomic.Int64
 	for name, writer := range writers {
 		t.Run(name, func(t *testing.T) {
 			issues := stormIssues(t, 64)
@@ -224,6 +242,12 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 				})
 			}
 			loop(func() { s.handshakeOnce(t) })
+			loop(func() {
+				if naiveOnce(dir) {
+					naive.Add(1)
+				}
+				time.Sleep(time.Millisecond)
+			})
 			loop(func() { s.clientOnce(t); time.Sleep(100 * time.Microsecond) })
 			loop(func() {
 				if s.stopped.Load() {
@@ -269,4 +293,5 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 			}
 		})
 	}
+	assert.Positive(t, naive.Load(), "reading the files one by one, sets that do not belong together")
 }
