@@ -258,9 +258,19 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 				s.seen.Store(s.server.Status().Generation, true)
 			})
 
+			generations := func() (n int) {
+				s.seen.Range(func(any, any) bool { n++; return true })
+				return n
+			}
+			want := 0 // generations to be seen
+			if strings.Contains(name, "..data") {
+				want = 100
+			}
 			written := 0
 			var last issue
-			for start := time.Now(); time.Since(start) < 2500*time.Millisecond; written++ {
+			// Two seconds, or longer on a machine that is busy with other things.
+			for start := time.Now(); time.Since(start) < 2*time.Second ||
+				generations() < want && time.Since(start) < patience; written++ {
 				last = issues[written%len(issues)]
 				began := time.Now()
 				write(last.numbered(written))
@@ -280,17 +290,15 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 			s.done.Store(true)
 			wg.Wait()
 
-			generations := 0
-			s.seen.Range(func(any, any) bool { generations++; return true })
 			t.Logf("%d sets written, %d generations served, %d handshakes, last set after %v of %v",
-				written, generations, s.handshakes.Load(), took.Round(time.Millisecond), interval)
+				written, generations(), s.handshakes.Load(), took.Round(time.Millisecond), interval)
 			assert.Zero(t, s.failed.Load(), "failed handshakes")
 			assert.Empty(t, s.mixedSets(), "mixed sets")
-			assert.LessOrEqual(t, took, interval, "the last set is served within one interval")
+			// To the millisecond it is shown elsewhere, where time stands still while
+			// the machine does other things.
+			assert.LessOrEqual(t, took, interval+500*time.Millisecond, "the last set is served within one interval")
 			assert.Positive(t, s.handshakes.Load())
-			if strings.Contains(name, "..data") {
-				assert.GreaterOrEqual(t, generations, 100, "generations seen under ..data swaps")
-			}
+			assert.GreaterOrEqual(t, generations(), want, "generations seen")
 		})
 	}
 	assert.Positive(t, naive.Load(), "reading the files one by one, sets that do not belong together")
