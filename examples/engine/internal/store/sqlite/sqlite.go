@@ -92,9 +92,9 @@ type Store struct {
 	db      *database // guarded by reading; nil while failed and after Close
 
 	mu         sync.Mutex
-	sick       error              // guarded by mu; what Healthy returns
-	attempting map[int64]struct{} // guarded by mu; sequence numbers announced by Attempting, without an end yet
-	closeErr   error              // set by run, read after stopped is closed
+	sick       error               // guarded by mu; what Healthy returns
+	attempting map[int64]queueName // guarded by mu; by sequence number: announced by Attempting, without an end yet
+	closeErr   error               // set by run, read after stopped is closed
 }
 
 var _ store.Store = (*Store)(nil)
@@ -124,7 +124,7 @@ func open(ctx context.Context, dir string, opts *Options, synchronous int64) (_ 
 		requests:    make(chan *request),
 		closing:     make(chan struct{}),
 		stopped:     make(chan struct{}),
-		attempting:  make(map[int64]struct{}),
+		attempting:  make(map[int64]queueName),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -199,7 +199,7 @@ func (s *Store) setSick(err error) {
 func (s *Store) Attempting(d *store.Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.attempting[d.Seq] = struct{}{}
+	s.attempting[d.Seq] = queueName{d.Message.Channel, d.Destination}
 }
 
 // attemptEnded is called when the end of an attempt is durable.

@@ -319,9 +319,13 @@ func (w *writer) shutdown() error {
 	if w.condition == failed {
 		errs = append(errs, fmt.Errorf("store: closed while failed: %w", w.reason))
 	} else {
+		attempting := make(map[int64]int64)
 		s.mu.Lock()
-		err := w.db.noteOrderly(context.Background(), s.attempting)
+		for seq, name := range s.attempting {
+			attempting[seq] = w.names.queues[name]
+		}
 		s.mu.Unlock()
+		err := w.db.noteOrderly(context.Background(), attempting)
 		s.swap(nil)
 		errs = append(errs, err, w.db.close())
 	}
