@@ -38,7 +38,7 @@ func BenchmarkIntake(b *testing.B) {
 				}
 				// In slices by turns, so that what the machine does meanwhile hits both.
 				var tOurs, tBare time.Duration
-				const slices = 16
+				const slices = 40
 				b.ResetTimer()
 				for i := range slices {
 					n := b.N/slices + min(1, max(0, b.N%slices-i))

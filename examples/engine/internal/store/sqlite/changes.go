@@ -158,9 +158,7 @@ func (g *group) intake(ctx context.Context, m message) (int64, error) {
 			return 0, err
 		}
 		g.lastSeq++
-		if _, err := g.db.insertQueued.ExecContext(ctx, queue, g.lastSeq, id); err != nil {
-			return 0, err
-		}
+		g.queued = append(g.queued, queue, g.lastSeq, id)
 		g.countsOf(queue).received++
 	}
 	return id, nil

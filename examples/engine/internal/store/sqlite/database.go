@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/store"
@@ -29,6 +30,12 @@ const (
 	logLimit = 64 << 20
 
 	synchronousFull = 2
+
+	// A statement's price is mostly its own, not its rows': under load new
+	// deliveries are inserted so many at a time.
+	insertQueued  = "INSERT INTO queued (queue, seq, message) VALUES "
+	queuedColumns = 3
+	manyQueued    = 8
 )
 
 // A database is the open file: the writer's connection with its statements, and
@@ -41,10 +48,10 @@ type database struct {
 
 	begin, commit, rollback *sql.Stmt
 
-	insertQueue, insertMessage, insertQueued *sql.Stmt
-	count                                    *sql.Stmt
-	insertDone, deleteQueued, failed         *sql.Stmt
-	insertRequeued, deleteDone, doneQueue    *sql.Stmt
+	// On conn.
+	insertQueue, insertMessage, insertQueued, insertManyQueued *sql.Stmt
+	count, failed, insertDone, deleteQueued                    *sql.Stmt
+	insertRequeued, deleteDone, doneQueue                      *sql.Stmt
 
 	pending, deadLetters, stats *sql.Stmt // on readers
 }
@@ -146,7 +153,8 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.rollback, db.conn, "ROLLBACK"},
 		{&db.insertQueue, db.conn, "INSERT INTO queue (id, channel, destination) VALUES (?, ?, ?)"},
 		{&db.insertMessage, db.conn, "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES (?, ?, ?, ?, ?, ?)"},
-		{&db.insertQueued, db.conn, "INSERT INTO queued (queue, seq, message) VALUES (?, ?, ?)"},
+		{&db.insertQueued, db.conn, insertQueued + "(?, ?, ?)"},
+		{&db.insertManyQueued, db.conn, insertQueued + "(?, ?, ?)" + strings.Repeat(", (?, ?, ?)", manyQueued-1)},
 		{&db.count, db.conn, `
 			UPDATE queue SET received = received + ?, filtered = filtered + ?, sent = sent + ?, dead = dead + ? WHERE id = ?`},
 		{&db.failed, db.conn, `

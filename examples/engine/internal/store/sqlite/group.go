@@ -15,6 +15,7 @@ type group struct {
 	lastMessage int64
 	lastSeq     int64
 	queues      map[queueName]int64 // new ones
+	queued      []any               // rows of the table queued, yet to be inserted
 	counts      map[int64]*counts   // by queue
 	ended       []int64             // sequence numbers whose attempt has ended
 }
@@ -71,8 +72,19 @@ func (g *group) countsOf(id int64) *counts {
 	return c
 }
 
-// count writes the counters: once for the whole group.
-func (g *group) count(ctx context.Context) error {
+// finish writes what is cheaper to write once for the whole group: the new
+// deliveries, which nobody can have completed yet, and the counters.
+func (g *group) finish(ctx context.Context) error {
+	for len(g.queued) > 0 {
+		rows, statement := 1, g.db.insertQueued
+		if len(g.queued) >= manyQueued*queuedColumns {
+			rows, statement = manyQueued, g.db.insertManyQueued
+		}
+		if _, err := statement.ExecContext(ctx, g.queued[:rows*queuedColumns]...); err != nil {
+			return err
+		}
+		g.queued = g.queued[rows*queuedColumns:]
+	}
 	for id, c := range g.counts {
 		if _, err := g.db.count.ExecContext(ctx, c.received, c.filtered, c.sent, c.dead, id); err != nil {
 			return err

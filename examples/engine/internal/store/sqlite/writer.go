@@ -190,7 +190,7 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 		size += r.size
 	}
 	if err == nil {
-		err = g.count(ctx)
+		err = g.finish(ctx)
 	}
 	if err == nil {
 		_, err = w.db.commit.ExecContext(ctx)
