@@ -54,6 +54,8 @@ type database struct {
 	insertRequeued, deleteDone, doneQueue                      *sql.Stmt
 
 	pending, deadLetters, stats *sql.Stmt // on readers
+
+	statements []*sql.Stmt // all of the above
 }
 
 // openDatabase opens the file at path, asserts its settings, migrates and checks it.
@@ -187,6 +189,7 @@ func (db *database) prepare(ctx context.Context) error {
 		if *p.stmt, err = p.on.PrepareContext(ctx, p.query); err != nil {
 			return err
 		}
+		db.statements = append(db.statements, *p.stmt)
 	}
 	return nil
 }
@@ -266,6 +269,9 @@ func (db *database) noteOrderly(ctx context.Context, attempting map[int64]int64)
 		_, err := db.commit.ExecContext(ctx)
 		return err
 	}()
+	if err != nil {
+		db.rollback.ExecContext(ctx) //nolint:errcheck // SQLite may have done so itself
+	}
 	return classify(err)
 }
 
@@ -281,6 +287,9 @@ func (db *database) checkpoint(ctx context.Context) error {
 // last connection; when that fails, the log stays and the next opening does it.
 func (db *database) close() error {
 	var errs []error
+	for _, statement := range db.statements { // an open one keeps its connection's files open
+		errs = append(errs, statement.Close())
+	}
 	if db.readers != nil {
 		errs = append(errs, db.readers.Close())
 	}
