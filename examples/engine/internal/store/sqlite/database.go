@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/store"
@@ -30,12 +29,6 @@ const (
 	logLimit = 64 << 20
 
 	synchronousFull = 2
-
-	// A statement's price is mostly its own, not its rows': under load new
-	// deliveries are inserted so many at a time.
-	insertQueued  = "INSERT INTO queued (queue, seq, message) VALUES "
-	queuedColumns = 3
-	manyQueued    = 8
 )
 
 // A database is the open file: the writer's connection with its statements, and
@@ -46,16 +39,7 @@ type database struct {
 	conn    *sql.Conn // the writer's
 	readers *sql.DB
 
-	begin, commit, rollback *sql.Stmt
-
-	// On conn.
-	insertQueue, insertMessage, insertQueued, insertManyQueued *sql.Stmt
-	count, failed, insertDone, deleteQueued                    *sql.Stmt
-	insertRequeued, deleteDone, doneQueue                      *sql.Stmt
-
-	pending, deadLetters, stats *sql.Stmt // on readers
-
-	statements []*sql.Stmt // all of the above
+	statements
 }
 
 // openDatabase opens the file at path, asserts its settings, migrates and checks it.
@@ -137,59 +121,6 @@ func (db *database) check(ctx context.Context, log *slog.Logger) error {
 	case verdict != "ok":
 		return fmt.Errorf("store: the database is damaged (%s): restore it from a backup, "+
 			"or salvage it with the command .recover of the sqlite3 shell", verdict)
-	}
-	return nil
-}
-
-// prepare readies every statement that is used more than once.
-func (db *database) prepare(ctx context.Context) error {
-	for _, p := range []struct {
-		stmt **sql.Stmt
-		on   interface {
-			PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-		}
-		query string
-	}{
-		{&db.begin, db.conn, "BEGIN IMMEDIATE"},
-		{&db.commit, db.conn, "COMMIT"},
-		{&db.rollback, db.conn, "ROLLBACK"},
-		{&db.insertQueue, db.conn, "INSERT INTO queue (id, channel, destination) VALUES (?, ?, ?)"},
-		{&db.insertMessage, db.conn, "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES (?, ?, ?, ?, ?, ?)"},
-		{&db.insertQueued, db.conn, insertQueued + "(?, ?, ?)"},
-		{&db.insertManyQueued, db.conn, insertQueued + "(?, ?, ?)" + strings.Repeat(", (?, ?, ?)", manyQueued-1)},
-		{&db.count, db.conn, `
-			UPDATE queue SET received = received + ?, filtered = filtered + ?, sent = sent + ?, dead = dead + ? WHERE id = ?`},
-		{&db.failed, db.conn, `
-			UPDATE queued SET attempts = attempts + 1, next_at = ?, maybe_sent = maybe_sent OR ?, last_error = ?
-			WHERE queue = ? AND seq = ?`},
-		{&db.insertDone, db.conn, `
-			INSERT INTO done (seq, queue, message, state, attempts, maybe_sent, last_error, done_at)
-			SELECT seq, queue, message, ?, attempts + ?, maybe_sent OR ?, ?, ? FROM queued WHERE queue = ? AND seq = ?`},
-		{&db.deleteQueued, db.conn, "DELETE FROM queued WHERE queue = ? AND seq = ?"},
-		{&db.insertRequeued, db.conn, `
-			INSERT INTO queued (queue, seq, message, maybe_sent, last_error)
-			SELECT queue, ?, message, maybe_sent, last_error FROM done WHERE seq = ? AND state = 2`},
-		{&db.deleteDone, db.conn, "DELETE FROM done WHERE seq = ?"},
-		{&db.doneQueue, db.conn, "SELECT queue FROM done WHERE seq = ?"},
-		{&db.pending, db.readers, `
-			SELECT d.seq, d.attempts, d.next_at, d.maybe_sent, d.last_error, m.id, m.received, m.control_id, m.source, m.raw
-			FROM queued d JOIN message m ON m.id = d.message
-			WHERE d.queue = (SELECT id FROM queue WHERE channel = ? AND destination = ?) AND d.seq > ? ORDER BY d.seq LIMIT ?`},
-		{&db.deadLetters, db.readers, `
-			SELECT d.seq, d.attempts, 0, d.maybe_sent, d.last_error, m.id, m.received, m.control_id, m.source, m.raw
-			FROM done d JOIN message m ON m.id = d.message
-			WHERE d.queue = (SELECT id FROM queue WHERE channel = ? AND destination = ?) AND d.state = 2 AND d.seq > ? ORDER BY d.seq LIMIT ?`},
-		{&db.stats, db.readers, `
-			SELECT destination, received, filtered, sent, dead, coalesce((
-				SELECT m.received FROM message m WHERE m.id = (
-					SELECT d.message FROM queued d WHERE d.queue = q.id ORDER BY d.seq LIMIT 1)), 0)
-			FROM queue q WHERE channel = ? ORDER BY destination`},
-	} {
-		var err error
-		if *p.stmt, err = p.on.PrepareContext(ctx, p.query); err != nil {
-			return err
-		}
-		db.statements = append(db.statements, *p.stmt)
 	}
 	return nil
 }
@@ -287,7 +218,7 @@ func (db *database) checkpoint(ctx context.Context) error {
 // last connection; when that fails, the log stays and the next opening does it.
 func (db *database) close() error {
 	var errs []error
-	for _, statement := range db.statements { // an open one keeps its connection's files open
+	for _, statement := range db.all { // an open one keeps its connection's files open
 		errs = append(errs, statement.Close())
 	}
 	if db.readers != nil {
