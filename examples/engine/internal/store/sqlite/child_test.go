@@ -45,7 +45,7 @@ var children = map[string]func(){
 }
 
 func say(word string, what any) {
-	fmt.Fprintf(os.Stdout, "%s %v\n", word, what)
+	fmt.Printf("%s %v\n", word, what)
 }
 
 func openAsChild() *sqlite.Store {
@@ -100,12 +100,14 @@ func load(lying bool) {
 	}
 }
 
-// sequence takes in 60 messages one after the other.
+// sequence takes in 300 messages one after the other, or until 20 were refused,
+// which is long before the store tries to reopen.
 func sequence() {
 	st := openAsChild()
-	for i := range 60 {
+	for i, refusals := 0, 0; i < 300 && refusals < 20; i++ {
 		if err := intake(st, strconv.Itoa(i)); err != nil {
 			say(refused, err)
+			refusals++
 		} else {
 			say(acknowledged, i)
 		}
@@ -117,7 +119,7 @@ func sequence() {
 func untilBetter() {
 	st := openAsChild()
 	failed := false
-	for i := 0; i < 1000; i++ {
+	for i := range 1000 {
 		err := intake(st, strconv.Itoa(i))
 		if err == nil {
 			say(acknowledged, i)
