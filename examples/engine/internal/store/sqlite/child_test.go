@@ -42,6 +42,7 @@ var children = map[string]func(){
 	"until-better": untilBetter,
 	"rounds":       rounds,
 	"hold":         hold,
+	"migrate":      migrate,
 }
 
 func say(word string, what any) {
@@ -129,6 +130,9 @@ func untilBetter() {
 			continue
 		}
 		say(refused, err)
+		if _, err := st.Pending(context.Background(), "c", quiet, 0, 1); !failed && !errors.Is(err, store.ErrFailed) {
+			say("read", err)
+		}
 		failed = errors.Is(err, store.ErrFailed) && errors.Is(st.Healthy(), store.ErrFailed)
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -167,6 +171,13 @@ func hold() {
 	say("open", nil)
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	_ = st.Close()
+}
+
+// migrate opens the store with a migration that takes all day.
+func migrate() {
+	sqlite.AddMigration(`CREATE TABLE grown AS
+		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n`)
+	hold()
 }
 
 // A child is a running process and what it has said.

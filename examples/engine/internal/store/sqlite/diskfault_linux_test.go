@@ -73,6 +73,7 @@ func TestTheStoreReopensAndVerifiesItselfWhenTheDiskWorksAgain(t *testing.T) {
 	c := start(t, "until-better", dir, sqlite.SynchronousFull, failingSyncs(t, trace, "25..27")...)
 	c.finish(t)
 	require.NotEmpty(t, c.said(refused))
+	assert.Empty(t, c.said("read"), "nor can anything be read meanwhile")
 	last := c.lines[len(c.lines)-2]
 	require.NotEmpty(t, saidIn([]string{last}, acknowledged), "%v", c.lines)
 
