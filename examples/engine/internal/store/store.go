@@ -35,9 +35,10 @@
 //
 // # When the store cannot store
 //
-// Healthy tells whether the last commit worked. [ErrFull] means that intake is
-// refused for want of space while completions go on as long as they can, and that
-// the store recovers by itself when there is space. [ErrFailed] means that the
+// Healthy tells whether the last commit worked. [ErrFull] means that intake (and
+// Forward, which is one) is refused for want of space while the other completions
+// go on as long as they can, and that the store recovers by itself when there is
+// space. [ErrFailed] means that the
 // disk reported an error: nothing is accepted until the store has reopened and
 // verified its files, which it keeps trying to do by itself. A completion
 // (Delivered, Failed, DeadLetter, Forward) that returns either of them has not
@@ -179,7 +180,7 @@ type Store interface {
 // Errors that stores return, wrapped; find them with errors.Is.
 var (
 	// ErrFull is returned by the methods that change something when the disk is
-	// full. Intake is refused at once until there is space again.
+	// full. Intake and Forward are refused at once until there is space again.
 	ErrFull = errors.New("store: disk full")
 
 	// ErrFailed is returned after an error of the disk until the store has

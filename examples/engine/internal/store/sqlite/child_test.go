@@ -176,7 +176,7 @@ func hold() {
 // migrate opens the store with a migration that takes all day.
 func migrate() {
 	sqlite.AddMigration(`CREATE TABLE grown AS
-		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n`)
+		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT zeroblob(100000) FROM n`)
 	hold()
 }
 

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ import (
 type systemCall struct {
 	name    string
 	args    string   // as strace printed them
-	paths   []string // of descriptors and arguments, in order
+	paths   []string // of descriptors, in order
 	data    []byte   // what was written
 	numbers []int64  // the plain numbers behind the data
 	result  int64
@@ -63,28 +62,31 @@ func recordingOf(t *testing.T, name, dir string, synchronous int) []systemCall {
 	return calls
 }
 
-var (
-	callLine  = regexp.MustCompile(`^(\w+)\((.*)\)\s+= (-?\d+)`)
-	pathArg   = regexp.MustCompile(`<((?:\\x[0-9a-f]{2})*)>`)
-	stringArg = regexp.MustCompile(`"((?:\\x[0-9a-f]{2})*)"`)
-)
-
+// parseCall reads `name(args) = result`. As strace prints every string and path as
+// hexadecimal digits, they hold no character that means something here.
 func parseCall(line string) (systemCall, bool) {
-	m := callLine.FindStringSubmatch(line)
-	if m == nil {
+	name, rest, ok := strings.Cut(line, "(")
+	end := strings.LastIndex(rest, ") ")
+	if !ok || end < 0 {
 		return systemCall{}, false
 	}
-	call := systemCall{name: m[1], args: m[2]}
-	call.result, _ = strconv.ParseInt(m[3], 10, 64)
-	text := stringArg.FindStringSubmatchIndex(m[2])
-	rest := m[2]
-	if text != nil {
-		call.data, rest = unhex(m[2][text[2]:text[3]]), m[2][text[1]:]
+	call := systemCall{name: name, args: rest[:end]}
+	result := strings.Fields(strings.TrimLeft(rest[end+1:], " ="))
+	if len(result) == 0 {
+		return systemCall{}, false
 	}
-	for _, p := range pathArg.FindAllStringSubmatch(m[2], -1) {
-		call.paths = append(call.paths, string(unhex(p[1])))
+	number, _, _ := strings.Cut(result[0], "<") // a descriptor comes with its path
+	call.result, _ = strconv.ParseInt(number, 10, 64)
+
+	behind := call.args
+	if before, tail, ok := strings.Cut(call.args, `"`); ok {
+		text, after, _ := strings.Cut(tail, `"`)
+		call.data, behind = unhex(text), after
+		call.paths = pathsIn(before)
+	} else {
+		call.paths = pathsIn(call.args)
 	}
-	for field := range strings.SplitSeq(rest, ",") {
+	for field := range strings.SplitSeq(behind, ",") {
 		if n, err := strconv.ParseInt(strings.TrimSpace(field), 10, 64); err == nil {
 			call.numbers = append(call.numbers, n)
 		}
@@ -92,12 +94,29 @@ func parseCall(line string) (systemCall, bool) {
 	return call, true
 }
 
+// pathsIn returns the paths that stand in angle brackets behind descriptors.
+func pathsIn(args string) (paths []string) {
+	for {
+		_, tail, ok := strings.Cut(args, "<")
+		if !ok {
+			return paths
+		}
+		path, after, _ := strings.Cut(tail, ">")
+		paths, args = append(paths, string(unhex(path))), after
+	}
+}
+
+// unhex decodes \x41\x42.
 func unhex(s string) []byte {
-	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
-	if err != nil {
+	digits := make([]byte, 0, len(s)/2)
+	for ; len(s) >= 4; s = s[4:] {
+		digits = append(digits, s[2], s[3])
+	}
+	decoded := make([]byte, len(digits)/2)
+	if _, err := hex.Decode(decoded, digits); err != nil {
 		return nil
 	}
-	return b
+	return decoded
 }
 
 // A disk holds what the files of one directory are for a program, and what would
