@@ -1,0 +1,94 @@
+package sqlite
+
+import (
+	"context"
+	"maps"
+	"time"
+)
+
+// A group is one transaction: what it numbered and counted, kept apart from the
+// writer's own until it is committed. It is owned by the writer.
+type group struct {
+	db          *database
+	known       *names // what was committed before; read only
+	now         int64  // Unix nanoseconds
+	lastMessage int64
+	lastSeq     int64
+	queues      map[queueName]int64 // new ones
+	queued      []any               // rows of the table queued, yet to be inserted
+	counts      map[int64]*counts   // by queue
+	ended       []int64             // sequence numbers whose attempt has ended
+}
+
+// counts are what a group adds to the counters of a queue or channel.
+type counts struct{ received, filtered, sent, dead int64 }
+
+func newGroup(db *database, known *names) *group {
+	return &group{
+		db:          db,
+		known:       known,
+		now:         time.Now().UnixNano(),
+		lastMessage: known.lastMessage,
+		lastSeq:     known.lastSeq,
+		queues:      make(map[queueName]int64),
+		counts:      make(map[int64]*counts),
+	}
+}
+
+// adopt takes over what a committed group added.
+func (n *names) adopt(g *group) {
+	n.lastMessage, n.lastSeq = g.lastMessage, g.lastSeq
+	maps.Copy(n.queues, g.queues)
+}
+
+// find returns the number of a queue or channel, if it has one.
+func (g *group) find(name queueName) (id int64, ok bool) {
+	if id, ok = g.known.queues[name]; !ok {
+		id, ok = g.queues[name]
+	}
+	return id, ok
+}
+
+// number returns the number of a queue or channel, and gives it one if it is new.
+func (g *group) number(ctx context.Context, name queueName) (int64, error) {
+	if id, ok := g.find(name); ok {
+		return id, nil
+	}
+	id := int64(len(g.known.queues) + len(g.queues) + 1) // rows are never deleted
+	if _, err := g.db.insertQueue.ExecContext(ctx, id, name.channel, name.destination); err != nil {
+		return 0, err
+	}
+	g.queues[name] = id
+	return id, nil
+}
+
+// countsOf returns what is to be added to the counters of a queue or channel.
+func (g *group) countsOf(id int64) *counts {
+	c, ok := g.counts[id]
+	if !ok {
+		c = new(counts)
+		g.counts[id] = c
+	}
+	return c
+}
+
+// finish writes what is cheaper to write once for the whole group: the new
+// deliveries, which nobody can have completed yet, and the counters.
+func (g *group) finish(ctx context.Context) error {
+	for len(g.queued) > 0 {
+		rows, statement := 1, g.db.insertQueued
+		if len(g.queued) >= manyQueued*queuedColumns {
+			rows, statement = manyQueued, g.db.insertManyQueued
+		}
+		if _, err := statement.ExecContext(ctx, g.queued[:rows*queuedColumns]...); err != nil {
+			return err
+		}
+		g.queued = g.queued[rows*queuedColumns:]
+	}
+	for id, c := range g.counts {
+		if _, err := g.db.count.ExecContext(ctx, c.received, c.filtered, c.sent, c.dead, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
