@@ -1,0 +1,69 @@
+// Command carewire is the toolbox of a person who connects systems with HL7 over
+// TLS: it makes certificates, looks at TLS servers, and sends and receives
+// messages. It uses the library's own packages, so what it can connect to, the
+// engine can.
+//
+//	carewire tls certs --dir certs --host lab.example.org
+//	carewire tls probe lab.example.org:6661 --ca certs/ca.crt --cert certs/client.crt --key certs/client.key
+//	carewire tls probe mail.example.org:587 --starttls smtp
+//	carewire tls expiry --within 30d certs/*.crt
+//	carewire mllp listen --addr 127.0.0.1:2575 --out received
+//	carewire mllp send --addr 127.0.0.1:2575 messages.hl7
+//	carewire mllp send --addr 127.0.0.1:2575 --repeat 1000 --conns 4 --quiet messages.hl7
+//
+// With --tls, --ca, --cert and --key, send and listen speak MLLPS; a listener with
+// --ca demands a certificate of every client. Nothing falls back to plaintext, or
+// to a server that could not be verified. Key files may be encrypted:
+// --passphrase-file names the file that holds the passphrase.
+//
+// # Output
+//
+// Results go to standard output, remarks and errors to standard error, and a bar
+// for long work too, if that is a terminal. No content of a message is ever
+// printed, only control ids (MSH-10), sizes and acknowledgement codes. With
+// --json every line of output is one JSON object.
+//
+// # Exit status
+//
+// It is 0 only when what was asked for has happened.
+//
+//	0  done: certificates written; the server answered a handshake and its chain
+//	   and name are verified; nothing expired; every message acknowledged with AA
+//	   or CA; the listener was told to end, and ended in good order
+//	1  the answer is no: the server cannot be reached, refuses us or is not to be
+//	   trusted; a certificate has expired, or does within the span asked about;
+//	   the address to listen on is taken
+//	2  the command line, a file or a certificate is unusable, and nothing was begun
+//	3  mllp send: a receiver refused a message (AE, AR, CE, CR)
+//	4  mllp send: a message was sent and not acknowledged: it may have arrived, and
+//	   sending it again may make a duplicate
+//	5  mllp send: a message was certainly not sent
+//
+// When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
+// tells of each message.
+//
+// # Probing
+//
+// A probe first connects as any client of this library would, and that decides
+// its verdict: a server with old versions or weak suites beside good ones is
+// usable, and the verdict names the weakness. What a client without (or with a
+// refused) certificate is shown by a server that demands one is shown all the
+// same. Versions and suites are those that crypto/tls can ask for: TLS 1.0 to 1.3
+// and, in TLS 1.2, suites with RSA and ECDHE key exchange. SSL 2 and 3, and suites
+// with DHE, with export strength or without encryption, go unseen.
+//
+// # Files of messages
+//
+// A file may hold any number of messages: as MLLP frames, which are sent byte for
+// byte, or as text in which each begins on a line with MSH. There, ends of lines
+// become CR, which is what ends a segment in HL7, unless a message has CRs of its
+// own. The envelopes of batches (FHS, BHS, BTS, FTS) are not sent, but their
+// counts are checked. All files are read and checked before the first message
+// leaves; what belongs to no message is an error.
+//
+// Messages leave in the order of the files, one after the other, each when the
+// one before is acknowledged. A refusal does not end the run, an unknown fate
+// does: what comes after may depend on it. With --conns or --window above 1 the
+// order is not kept. --repeat gives every copy a control id of its own, unless
+// --same-id is given, because receivers drop duplicates.
+package main

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit statuses, as the package comment documents them.
+const (
+	exitOK      = 0 // what was asked has happened
+	exitNo      = 1 // the work was done, or tried, and the answer is no
+	exitUsage   = 2 // the command line, a file or a certificate is unusable: nothing was begun
+	exitNacked  = 3 // mllp send: a receiver answered something other than AA or CA
+	exitUnknown = 4 // mllp send: a message may or may not have arrived
+	exitNotSent = 5 // mllp send: a message certainly did not leave
+)
+
+// commandLine is the grammar: kong reads the tags.
+type commandLine struct {
+	Version kong.VersionFlag `help:"Print the version and exit."`
+
+	TLS struct {
+		Certs  certsCmd  `cmd:"" help:"Make development certificates: an authority, a server and a client pair."`
+		Probe  probeCmd  `cmd:"" help:"Look at a TLS server: chain, names, expiry, versions, suites, client certificates."`
+		Expiry expiryCmd `cmd:"" help:"List the certificates of PEM files and when they expire."`
+	} `cmd:"" name:"tls" help:"Make and look at certificates and TLS servers."`
+
+	MLLP struct {
+		Send   sendCmd   `cmd:"" help:"Send HL7 messages and print their acknowledgements."`
+		Listen listenCmd `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`
+	} `cmd:"" name:"mllp" help:"Send and receive HL7 v2 messages over MLLP and MLLPS."`
+}
+
+// streams are the three standard streams of one run.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// printJSON writes v as one line, for scripts.
+func (s *streams) printJSON(v any) error {
+	enc := json.NewEncoder(s.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// note tells the person at the terminal something that is not a result.
+func (s *streams) note(format string, args ...any) {
+	fmt.Fprintf(s.err, "carewire: "+format+"\n", args...)
+}
+
+// exitError ends a command with a status. Without an error there is nothing left
+// to say: the command has printed it.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// unusable is the error of something the user gave that cannot be used.
+func unusable(format string, args ...any) error {
+	return &exitError{status: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// After the first signal the command winds up by itself; a second one kills.
+	context.AfterFunc(ctx, stop)
+	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run is the whole program: it obeys args, and returns the exit status. The end
+// of ctx is what Ctrl-C is to a process.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	s := &streams{in: stdin, out: stdout, err: stderr}
+	var cli commandLine
+	var done bool // --help or --version has answered
+	parser, err := kong.New(&cli,
+		kong.Name("carewire"),
+		kong.Description("Tools for HL7 over TLS: certificates, probes, senders and listeners."),
+		kong.Vars{"version": version()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { done = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(s),
+	)
+	if err != nil {
+		s.note("%v", err)
+		return exitUsage
+	}
+	command, err := parser.Parse(args)
+	if done {
+		return exitOK
+	}
+	if err != nil {
+		s.note("%v (see --help)", err)
+		return exitUsage
+	}
+	return s.status(command.Run())
+}
+
+// status reports a command's error and turns it into an exit status.
+func (s *streams) status(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	exit, ok := errors.AsType[*exitError](err)
+	if !ok {
+		exit = &exitError{status: exitNo, err: err}
+	}
+	if exit.err != nil {
+		s.note("%v", exit.err)
+	}
+	return exit.status
+}
+
+// version is what the build recorded of the module and its revision.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "carewire (no build information)"
+	}
+	words := []string{"carewire", cmp.Or(info.Main.Version, "(devel)")}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			words = append(words, setting.Value)
+		}
+	}
+	return strings.Join(append(words, info.GoVersion), " ")
+}
