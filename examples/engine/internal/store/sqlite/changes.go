@@ -1,0 +1,251 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/store"
+)
+
+// maxRaw bounds a payload; the connectors' own limits lie far below.
+const maxRaw = 128 << 20
+
+// Intake implements [store.Store].
+func (s *Store) Intake(ctx context.Context, in store.Intake) (int64, error) {
+	m, err := newMessage(in)
+	if err != nil {
+		return 0, err
+	}
+	var id int64
+	err = s.submit(ctx, &request{intake: true, size: len(in.Raw), apply: func(ctx context.Context, g *group) (err error) {
+		id, err = g.intake(ctx, m)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
+}
+
+// Delivered implements [store.Store].
+func (s *Store) Delivered(ctx context.Context, d *store.Delivery) error {
+	return s.submit(ctx, &request{apply: func(ctx context.Context, g *group) error {
+		_, err := g.complete(ctx, d, outcome{state: stateSent, lastError: d.LastError})
+		return err
+	}})
+}
+
+// Failed implements [store.Store].
+func (s *Store) Failed(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) error {
+	queued := false
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		queued, err = g.fail(ctx, d, next, maybeSent, reason)
+		return err
+	}})
+	if err == nil && queued {
+		d.Attempts++
+		d.NextAt, d.LastError, d.MaybeSent = fromUnix(unix(next)), reason, d.MaybeSent || maybeSent
+	}
+	return err
+}
+
+// DeadLetter implements [store.Store].
+func (s *Store) DeadLetter(ctx context.Context, d *store.Delivery, maybeSent bool, reason string) error {
+	dead := outcome{state: stateDead, attempts: 1, maybeSent: maybeSent, lastError: reason}
+	queued := false
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		queued, err = g.complete(ctx, d, dead)
+		return err
+	}})
+	if err == nil && queued {
+		d.Attempts++
+		d.LastError, d.MaybeSent = reason, d.MaybeSent || maybeSent
+	}
+	return err
+}
+
+// Forward implements [store.Store].
+func (s *Store) Forward(ctx context.Context, d *store.Delivery, in store.Intake) (int64, error) {
+	m, err := newMessage(in)
+	if err != nil {
+		return 0, err
+	}
+	var id int64
+	err = s.submit(ctx, &request{intake: true, size: len(in.Raw), apply: func(ctx context.Context, g *group) error {
+		id = 0
+		queued, err := g.complete(ctx, d, outcome{state: stateSent, lastError: d.LastError})
+		if err != nil || !queued {
+			return err
+		}
+		id, err = g.intake(ctx, m)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
+}
+
+// Requeue implements [store.Store].
+func (s *Store) Requeue(ctx context.Context, seq int64) (int64, error) {
+	var newSeq int64
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		newSeq, err = g.requeue(ctx, seq)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return newSeq, nil
+}
+
+// A message is an intake that was found valid, in the form it is kept in.
+type message struct {
+	store.Intake
+
+	source any // JSON, or nil
+}
+
+func newMessage(in store.Intake) (message, error) {
+	m := message{Intake: in}
+	switch {
+	case in.Channel == "":
+		return m, fmt.Errorf("%w: no channel", store.ErrInvalid)
+	case len(in.Raw) > maxRaw:
+		return m, fmt.Errorf("%w: %d bytes are more than %d", store.ErrInvalid, len(in.Raw), maxRaw)
+	}
+	for i, d := range in.Destinations {
+		if d == "" || slices.Contains(in.Destinations[:i], d) {
+			return m, fmt.Errorf("%w: destination %d (%q) has no name or is named twice", store.ErrInvalid, i, d)
+		}
+	}
+	if m.Raw == nil {
+		m.Raw = []byte{} // nil would be NULL
+	}
+	if len(in.Source) > 0 {
+		text, err := json.Marshal(in.Source)
+		if err != nil {
+			return m, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		}
+		m.source = string(text)
+	}
+	return m, nil
+}
+
+// intake adds a message and its deliveries.
+func (g *group) intake(ctx context.Context, m message) (int64, error) {
+	channel, err := g.channel(ctx, m.Channel)
+	if err != nil {
+		return 0, err
+	}
+	g.lastMessage++
+	id := g.lastMessage
+	if _, err := g.db.insertMessage.ExecContext(ctx, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw); err != nil {
+		return 0, err
+	}
+	count := countOf(g.messages, channel)
+	count.received++
+	if len(m.Destinations) == 0 {
+		count.filtered++
+	}
+	for _, destination := range m.Destinations {
+		queue, err := g.queue(ctx, channel, queueName{m.Channel, destination})
+		if err != nil {
+			return 0, err
+		}
+		g.lastSeq++
+		if _, err := g.db.insertDelivery.ExecContext(ctx, g.lastSeq, queue, id); err != nil {
+			return 0, err
+		}
+		countOf(g.deliveries, queue).received++
+	}
+	return id, nil
+}
+
+// An outcome is how a delivery leaves its queue.
+type outcome struct {
+	state     int64
+	attempts  int64 // to be added
+	maybeSent bool  // to be added
+	lastError string
+}
+
+// queueOf returns the queue that a delivery of the caller's names.
+func (g *group) queueOf(d *store.Delivery) (int64, error) {
+	name := queueName{d.Message.Channel, d.Destination}
+	if id, ok := g.known.queues[name]; ok {
+		return id, nil
+	}
+	return 0, fmt.Errorf("%w: %d", store.ErrNotFound, d.Seq)
+}
+
+// complete takes a delivery out of its queue; queued tells whether it was in.
+func (g *group) complete(ctx context.Context, d *store.Delivery, o outcome) (queued bool, err error) {
+	queue, err := g.queueOf(d)
+	if err != nil {
+		return false, err
+	}
+	queued, err = g.end(ctx, d.Seq, queue, g.db.complete, o.state, o.attempts, o.maybeSent, o.lastError, g.now)
+	if !queued {
+		return false, err
+	}
+	if count := countOf(g.deliveries, queue); o.state == stateDead {
+		count.dead++
+	} else {
+		count.sent++
+	}
+	return true, nil
+}
+
+// fail keeps a delivery in its queue after an attempt; queued tells whether it was in.
+func (g *group) fail(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) (queued bool, err error) {
+	queue, err := g.queueOf(d)
+	if err != nil {
+		return false, err
+	}
+	return g.end(ctx, d.Seq, queue, g.db.failed, unix(next), maybeSent, reason)
+}
+
+// end runs a statement that ends an attempt at a queued delivery. The statement's
+// last parameters are the delivery and its queue.
+func (g *group) end(ctx context.Context, seq, queue int64, statement *sql.Stmt, args ...any) (queued bool, err error) {
+	result, err := statement.ExecContext(ctx, append(args, seq, queue)...)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return false, err
+	}
+	if n == 0 {
+		if _, err := g.db.delivery(ctx, seq); err != nil {
+			return false, err
+		}
+	}
+	g.ended = append(g.ended, seq)
+	return n > 0, nil
+}
+
+// requeue gives a dead letter a new place at the end of its queue.
+func (g *group) requeue(ctx context.Context, seq int64) (int64, error) {
+	queue, err := g.db.delivery(ctx, seq)
+	if err != nil {
+		return 0, err
+	}
+	result, err := g.db.requeue.ExecContext(ctx, g.lastSeq+1, seq)
+	if err != nil {
+		return 0, err
+	}
+	if n, err := result.RowsAffected(); err != nil {
+		return 0, err
+	} else if n == 0 {
+		return 0, fmt.Errorf("%w: %d is not a dead letter", store.ErrNotFound, seq)
+	}
+	g.lastSeq++
+	countOf(g.deliveries, queue).dead--
+	return g.lastSeq, nil
+}

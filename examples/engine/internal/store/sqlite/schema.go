@@ -1,0 +1,105 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/carewire/carewire/examples/engine/internal/store"
+)
+
+// applicationID marks the file as ours ("crwr"), for file(1) and for Open.
+const applicationID = 0x63727772
+
+// The states of a delivery. They are spelled out in partial indexes and queries.
+const (
+	stateQueued = 0
+	stateSent   = 1
+	stateDead   = 2
+)
+
+// migrations brings a database of version i to version i+1. Each runs in one
+// transaction with the version's change: it happens wholly or not at all. Never
+// change one that was released; add one.
+var migrations = []string{
+	`
+CREATE TABLE channel (
+	id       INTEGER PRIMARY KEY,
+	name     TEXT NOT NULL UNIQUE,
+	received INTEGER NOT NULL DEFAULT 0, -- messages
+	filtered INTEGER NOT NULL DEFAULT 0  -- messages without a destination
+) STRICT;
+
+-- A queue is a channel's destination. Its counters add up: what is neither sent
+-- nor dead is queued.
+CREATE TABLE queue (
+	id          INTEGER PRIMARY KEY,
+	channel     INTEGER NOT NULL REFERENCES channel,
+	destination TEXT NOT NULL,
+	received    INTEGER NOT NULL DEFAULT 0,
+	sent        INTEGER NOT NULL DEFAULT 0,
+	dead        INTEGER NOT NULL DEFAULT 0,
+	UNIQUE (channel, destination)
+) STRICT;
+
+CREATE TABLE message (
+	id         INTEGER PRIMARY KEY,
+	channel    INTEGER NOT NULL REFERENCES channel,
+	received   INTEGER NOT NULL, -- Unix nanoseconds
+	control_id BLOB NOT NULL,    -- any bytes
+	source     TEXT,             -- JSON object of texts, or NULL
+	raw        BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE delivery (
+	seq        INTEGER PRIMARY KEY,
+	queue      INTEGER NOT NULL REFERENCES queue,
+	message    INTEGER NOT NULL REFERENCES message,
+	state      INTEGER NOT NULL DEFAULT 0, -- 0 queued, 1 sent, 2 dead letter
+	attempts   INTEGER NOT NULL DEFAULT 0,
+	next_at    INTEGER NOT NULL DEFAULT 0, -- Unix nanoseconds
+	maybe_sent INTEGER NOT NULL DEFAULT 0,
+	last_error TEXT NOT NULL DEFAULT '',
+	done_at    INTEGER NOT NULL DEFAULT 0  -- Unix nanoseconds
+) STRICT;
+
+-- What is sent is in neither index: they hold what is waiting, in order of seq,
+-- and stay small however long the history grows.
+CREATE INDEX delivery_queued ON delivery (queue) WHERE state = 0;
+CREATE INDEX delivery_dead ON delivery (queue) WHERE state = 2;
+
+-- Whether the last process closed the store.
+CREATE TABLE shutdown (orderly INTEGER NOT NULL) STRICT;
+INSERT INTO shutdown VALUES (1);
+`,
+}
+
+// migrate brings the database to this program's version.
+func (db *database) migrate(ctx context.Context) error {
+	var version, application, tables int64
+	for pragma, dest := range map[string]*int64{
+		"PRAGMA user_version":                &version,
+		"PRAGMA application_id":              &application,
+		"SELECT count(*) FROM sqlite_schema": &tables,
+	} {
+		if err := db.conn.QueryRowContext(ctx, pragma).Scan(dest); err != nil {
+			return fmt.Errorf("store: open: %w", classify(err))
+		}
+	}
+	newest := int64(len(migrations))
+	switch {
+	case application != applicationID && (application != 0 || version != 0 || tables != 0):
+		return fmt.Errorf("store: %s is some other program's database (application id %#x)", databaseName, application)
+	case version > newest:
+		return fmt.Errorf("%w: %s has version %d, this program knows %d: use the newer program, or the backup from before the upgrade",
+			store.ErrNewer, databaseName, version, newest)
+	}
+	for ; version < newest; version++ {
+		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+			migrations[version], applicationID, version+1)
+		if _, err := db.conn.ExecContext(ctx, script); err != nil {
+			// The connection is closed after this error, which rolls back.
+			return fmt.Errorf("store: migration to version %d: %w", version+1, classify(err))
+		}
+	}
+	return nil
+}
