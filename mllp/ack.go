@@ -63,18 +63,17 @@ func ParseAck(reply []byte) (Ack, error) {
 	if err != nil {
 		return Ack{}, err
 	}
-	return Ack{
-		Code:      msa.code,
-		ControlID: string(msa.controlID),
-		Text:      string(msa.text),
-		ErrorCode: string(msa.errorCode),
-	}, nil
+	return msa.export(), nil
 }
 
 // acknowledgement is an Ack that points into the reply it was read from.
 type acknowledgement struct {
 	code                       AckCode
 	controlID, text, errorCode []byte
+}
+
+func (a acknowledgement) export() Ack {
+	return Ack{Code: a.code, ControlID: string(a.controlID), Text: string(a.text), ErrorCode: string(a.errorCode)}
 }
 
 // findMSA is ParseAck without its allocations.

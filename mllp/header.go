@@ -78,7 +78,7 @@ func (h *Header) Parse(msg []byte) error {
 		return ErrNotHL7
 	}
 	sep := msg[3]
-	if !isPunctuation(sep) || sep == '+' || sep == '-' || sep == '.' {
+	if !isSeparator(sep) || sep == '+' || sep == '-' || sep == '.' {
 		return errHeaderSeparators // times and versions are written with +, - and .
 	}
 	end := segmentEnd(msg[:min(len(msg), maxHeaderBytes+1)])
@@ -86,7 +86,7 @@ func (h *Header) Parse(msg []byte) error {
 		return errHeaderLength
 	}
 	segment := msg[:end]
-	if bytes.IndexByte(segment, 0x0B) >= 0 || bytes.IndexByte(segment, 0x1C) >= 0 {
+	if bytes.IndexByte(segment, vt) >= 0 || bytes.IndexByte(segment, fs) >= 0 {
 		return errHeaderFraming
 	}
 
@@ -105,7 +105,7 @@ func (h *Header) Parse(msg []byte) error {
 		return errHeaderSeparators
 	}
 	for _, c := range parsed.EncodingChars {
-		if !isPunctuation(c) {
+		if !isSeparator(c) {
 			return errHeaderSeparators
 		}
 	}
@@ -204,17 +204,4 @@ func segmentEnd(s []byte) int {
 		s = s[:i]
 	}
 	return len(s)
-}
-
-// isPunctuation tells whether c can be a separator: visible ASCII, neither
-// letter nor digit. HL7 leaves the choice open; a letter there is text that
-// happens to begin with MSH.
-func isPunctuation(c byte) bool {
-	switch {
-	case c <= ' ' || c >= 0x7F:
-		return false
-	case '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z':
-		return false
-	}
-	return true
 }

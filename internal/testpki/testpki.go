@@ -151,14 +151,6 @@ func (a *Authority) Issue(o Options) *Pair {
 	return p
 }
 
-// Root returns the authority at the top of a's chain.
-func (a *Authority) Root() *Authority {
-	for a.issuer != nil {
-		a = a.issuer
-	}
-	return a
-}
-
 // PEM returns the certificate of a.
 func (a *Authority) PEM() []byte { return EncodeCerts(a.Cert.Raw) }
 

@@ -1,0 +1,469 @@
+package mllp
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// lastWord is how long Send waits, after a write failed, for what the peer
+	// may have said before it stopped reading: a refusal of a message that is
+	// too large, or the TLS alert about our certificate.
+	lastWord = time.Second
+	// keptFrame is the size up to which the buffer for a frame is kept for the
+	// next one.
+	keptFrame = 1 << 20
+)
+
+var (
+	errClosed     = fmt.Errorf("mllp: the connection was closed: %w", net.ErrClosed)
+	errPeerClosed = fmt.Errorf("mllp: the peer closed the connection: %w", io.EOF)
+	errUnframed   = errors.New("mllp: the peer replied outside of a frame")
+	// errGivenUp ends a connection on which a reply could still come for a
+	// message that nobody waits for any more.
+	errGivenUp = fmt.Errorf("mllp: the connection was closed because another message was given up: %w", net.ErrClosed)
+)
+
+// Conn is a connection on which messages are sent, made by [Dialer.DialContext].
+// All methods are safe for concurrent use.
+//
+// A Conn stays usable as long as Err returns nil. It closes itself, for good,
+// when a message's outcome is Unknown: an acknowledgement that comes too late
+// can so never be taken for that of a later message. And it closes itself when,
+// between messages, the peer ends the connection or says anything: what Send
+// then returns is NotSent, and the message can go over a new Conn.
+type Conn struct {
+	// static after construction
+	nc           net.Conn  // what messages are written to: raw, or TLS on top of it
+	raw          net.Conn  // below TLS
+	tls          *tls.Conn // nil without TLS
+	frames       *Reader   // owned by readLoop
+	timeout      time.Duration
+	writeTimeout time.Duration
+	match        Match
+
+	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
+	slots      chan struct{} // holds a token for each message under way
+	closed     chan struct{} // closed, with err set, when the Conn has ended
+	readerDone chan struct{} // closed when readLoop has ended
+
+	frame []byte // owned by the holder of turn
+
+	mu       sync.Mutex
+	err      error     // guarded by mu: why the Conn has ended; nil while it has not
+	waiting  []*flight // guarded by mu: written or being written, oldest first
+	idle     []*flight // guarded by mu: to be used again
+	writeErr error     // guarded by mu: why nothing can be written any more
+	strays   int       // guarded by mu: acknowledgements that were passed over
+}
+
+// flight is a message under way.
+type flight struct {
+	reply chan *Reply // of one; readLoop sends when it takes the flight off the waiting ones
+
+	// Set before the flight is among the waiting, then read-only.
+	id     []byte // MSH-10, in the caller's message
+	began  time.Time
+	strays int // Conn.strays at that time
+
+	timer *time.Timer // owned by Send
+}
+
+// Reply is a receiver's answer.
+type Reply struct {
+	Ack      Ack
+	Raw      []byte        // the whole reply, without its frame
+	Duration time.Duration // from the begin of writing the message to the reply
+	// Strays is how many acknowledgements of other messages came in that time
+	// and were passed over (MatchControlID).
+	Strays int
+}
+
+func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
+	c := &Conn{
+		nc: raw, raw: raw, tls: secured,
+		timeout:      duration(d.Timeout, defaultAckTimeout),
+		writeTimeout: duration(d.WriteTimeout, defaultSendTimeout),
+		match:        d.Match,
+		turn:         make(chan struct{}, 1),
+		slots:        make(chan struct{}, max(d.Window, 1)),
+		closed:       make(chan struct{}),
+		readerDone:   make(chan struct{}),
+	}
+	if secured != nil {
+		c.nc = secured
+	}
+	c.frames = NewReader(incoming{c}, d.MaxMessageBytes)
+	go c.readLoop()
+	return c
+}
+
+// Send writes msg in one frame and waits for its acknowledgement. Calls take
+// their turns in the order in which they were made; no more than Dialer.Window
+// messages are under way at a time. msg is not kept.
+//
+// With AA or CA the error is nil. (CA is the word of enhanced mode for having
+// taken charge of a message: HL7 2.x, chapter 2. Send waits for one
+// acknowledgement; an application's later one, which MSH-16 may ask for, is
+// not collected here and ends the connection.) With any other code the error's
+// outcome is Nacked, and the reply is returned besides. Otherwise the reply is
+// nil. The error is always a *[SendError]:
+//
+//   - NotSent if ctx ended before the message's turn; if the Conn had ended; and,
+//     not Retryable, if msg has no MSH segment or no control ID (except with
+//     MatchAny), or has bytes that a frame cannot carry.
+//   - Unknown if ctx ended or a timeout passed after writing began, if the
+//     connection broke, and if the peer sent anything but a frame with an
+//     acknowledgement. The Conn is then closed, and the other messages under
+//     way on it are Unknown too.
+func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
+	reply, err := c.send(ctx, msg)
+	if err != nil {
+		return reply, err
+	}
+	return reply, nil
+}
+
+func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
+	var h Header
+	if c.match != MatchAny {
+		if err := h.Parse(msg); err != nil {
+			return nil, refused(err)
+		}
+		if len(h.ControlID) == 0 {
+			return nil, refused(ErrNoControlID)
+		}
+	}
+	if err := c.takeTurn(ctx); err != nil {
+		return nil, notSent(err)
+	}
+	frame, err := AppendFrame(c.frame[:0], msg)
+	if err != nil {
+		c.endTurn()
+		<-c.slots
+		return nil, refused(err)
+	}
+	c.frame = frame
+	f, err := c.takeOff(h.ControlID)
+	if err != nil {
+		c.endTurn()
+		<-c.slots
+		return nil, notSent(err)
+	}
+	n, cause := c.write(ctx, frame)
+	c.endTurn()
+	if cause == nil {
+		return c.await(ctx, f)
+	}
+	return c.crash(f, n, cause)
+}
+
+// takeTurn waits until a message may be written. Holding the turn while it
+// waits for a slot keeps the order of calls, whatever the window.
+func (c *Conn) takeTurn(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.closed:
+		return c.Err()
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		<-c.turn
+		return context.Cause(ctx)
+	case <-c.closed:
+		<-c.turn
+		return c.Err()
+	}
+}
+
+func (c *Conn) endTurn() {
+	if cap(c.frame) > keptFrame {
+		c.frame = nil
+	}
+	<-c.turn
+}
+
+// takeOff puts a message among the waiting. That is before it is written, since
+// its acknowledgement may be faster than the return of Write.
+func (c *Conn) takeOff(id []byte) (*flight, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, c.err
+	}
+	var f *flight
+	if last := len(c.idle) - 1; last >= 0 {
+		f, c.idle = c.idle[last], c.idle[:last]
+	} else {
+		f = &flight{reply: make(chan *Reply, 1)}
+	}
+	f.id, f.began, f.strays = id, time.Now(), c.strays
+	c.waiting = append(c.waiting, f)
+	return f, nil
+}
+
+// write writes a frame, with one Write, and returns how much of it has gone. If
+// that is not all of it the Conn has ended.
+func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
+	if c.writeTimeout > 0 {
+		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
+		if err := c.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+			return 0, c.fail(err)
+		}
+	}
+	if ctx.Done() != nil {
+		// Closing is what wakes a Write, and what a Conn with half a message
+		// written needs anyway.
+		stop := context.AfterFunc(ctx, func() { _ = c.fail(errGivenUp) })
+		defer stop()
+	}
+	n, err := c.nc.Write(frame)
+	switch {
+	case err == nil:
+		return n, nil
+	case ctx.Err() != nil:
+		_ = c.fail(errGivenUp)
+		return n, context.Cause(ctx)
+	}
+	err = fmt.Errorf("mllp: %w", peerError(err))
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		_ = c.fail(err)
+		return n, err
+	}
+	return n, c.hearOut(ctx, err)
+}
+
+// hearOut ends the Conn after a write failed with err, but lets readLoop first
+// come to the end of what the peer has said. It returns the reason of the end.
+func (c *Conn) hearOut(ctx context.Context, err error) error {
+	c.mu.Lock()
+	c.writeErr = err
+	c.mu.Unlock()
+	if c.raw.SetReadDeadline(time.Now().Add(lastWord)) == nil {
+		select {
+		case <-c.readerDone:
+		case <-ctx.Done():
+		}
+	}
+	return c.fail(err)
+}
+
+// await waits for the reply to f, which has been written.
+func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
+	var timeout <-chan time.Time
+	if c.timeout > 0 {
+		if f.timer == nil {
+			f.timer = time.NewTimer(c.timeout)
+		} else {
+			f.timer.Reset(c.timeout)
+		}
+		timeout = f.timer.C
+	}
+	var cause error
+	select {
+	case reply := <-f.reply:
+		return c.land(f, reply)
+	case <-c.closed:
+		cause = c.Err()
+	case <-ctx.Done():
+		cause = context.Cause(ctx)
+	case <-timeout:
+		cause = fmt.Errorf("mllp: no acknowledgement within %v: %w", c.timeout, os.ErrDeadlineExceeded)
+	}
+	if reply := c.withdraw(f); reply != nil { // it came at the last moment
+		return c.land(f, reply)
+	}
+	_ = c.fail(errGivenUp)
+	<-c.slots
+	return nil, &SendError{Outcome: Unknown, Err: cause}
+}
+
+// crash is the end of f after n bytes of its frame, and not all, were written.
+func (c *Conn) crash(f *flight, n int, cause error) (*Reply, *SendError) {
+	reply := c.withdraw(f)
+	if n > 0 && reply != nil && !reply.Ack.Code.Accepted() {
+		return c.land(f, reply) // the peer refused the message before its end
+	}
+	<-c.slots
+	if n > 0 {
+		// An acceptance of what cannot have arrived whole is no acceptance.
+		return nil, &SendError{Outcome: Unknown, Err: cause}
+	}
+	// The kernel took nothing; or, with TLS, not all of the first record, of
+	// which the peer can then decrypt nothing.
+	return nil, notSent(cause)
+}
+
+// withdraw takes f off the waiting, or returns the reply that it has got.
+func (c *Conn) withdraw(f *flight) *Reply {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.waiting, f); i >= 0 {
+		c.waiting = slices.Delete(c.waiting, i, i+1)
+		return nil
+	}
+	return <-f.reply
+}
+
+// land turns the reply to f into the result of Send.
+func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.id = nil
+	c.mu.Lock()
+	c.idle = append(c.idle, f)
+	c.mu.Unlock()
+	<-c.slots
+	if code := reply.Ack.Code; !code.Accepted() {
+		return reply, &SendError{Outcome: Nacked, AckCode: code}
+	}
+	return reply, nil
+}
+
+// readLoop reads replies until the Conn ends.
+func (c *Conn) readLoop() {
+	defer close(c.readerDone)
+	for {
+		reply, err := c.frames.Next()
+		if err == nil {
+			err = c.deliver(reply)
+		}
+		if err != nil {
+			_ = c.fail(readError(err))
+			return
+		}
+	}
+}
+
+// readError says why reading ended.
+func readError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errPeerClosed
+	}
+	if fe, ok := errors.AsType[*FrameError](err); ok && fe.Reason == ReasonReadFailed {
+		err = fe.Err // between frames it is the connection that failed, no frame
+	}
+	return peerError(err)
+}
+
+// deliver hands a reply to the message that it acknowledges.
+func (c *Conn) deliver(raw []byte) error {
+	ack, err := findMSA(raw)
+	if err != nil {
+		return fmt.Errorf("mllp: unusable reply: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		return ErrUnsolicited
+	}
+	i := 0
+	if c.match != MatchAny {
+		i = slices.IndexFunc(c.waiting, func(f *flight) bool { return bytes.Equal(f.id, ack.controlID) })
+	}
+	if i < 0 {
+		c.strays++
+		if c.match == MatchStrict {
+			return ErrMismatch
+		}
+		return nil
+	}
+	f := c.waiting[i]
+	c.waiting = slices.Delete(c.waiting, i, i+1)
+	f.reply <- &Reply{Ack: ack.export(), Raw: bytes.Clone(raw), Duration: time.Since(f.began), Strays: c.strays - f.strays}
+	return nil
+}
+
+// incoming is the connection as its frame Reader sees it: it fails at bytes that
+// are no part of a framed reply, which the Reader would skip in search of one.
+type incoming struct{ c *Conn }
+
+func (in incoming) Read(p []byte) (int, error) {
+	n, err := in.c.nc.Read(p)
+	got := p[:n]
+	if isBlank(got) { // some peers end a frame with CR LF, or keep a line alive with blanks
+		return n, err
+	}
+	in.c.mu.Lock()
+	waiting := len(in.c.waiting)
+	in.c.mu.Unlock()
+	switch {
+	case waiting == 0:
+		return 0, ErrUnsolicited
+	case !in.c.frames.in && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
+		return 0, errUnframed
+	}
+	return n, err
+}
+
+// fail ends the Conn because of err, unless it has ended already, and returns
+// the reason of its end.
+func (c *Conn) fail(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		if c.writeErr != nil && !errors.Is(err, ErrPeerRejectedCertificate) {
+			err = c.writeErr
+		}
+		c.err = err
+		close(c.closed)
+		_ = c.raw.Close() // without TLS's farewell, which could wait for the peer
+	}
+	return c.err
+}
+
+// Err returns nil as long as messages can be sent, and then why they cannot.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the Conn. Messages under way become Unknown. It waits until all
+// that belongs to the Conn has come to an end, which with TLS may take 5 s if
+// the peer does not read. The error is always nil, also if the Conn had ended.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	open := c.err == nil
+	if open {
+		c.err = errClosed
+		close(c.closed)
+	}
+	c.mu.Unlock()
+	if open {
+		_ = c.nc.Close() // nothing can be done if the farewell does not get through
+	}
+	<-c.readerDone
+	return nil
+}
+
+// ConnectionState returns what TLS has negotiated, and false without TLS.
+func (c *Conn) ConnectionState() (tls.ConnectionState, bool) {
+	if c.tls == nil {
+		return tls.ConnectionState{}, false
+	}
+	return c.tls.ConnectionState(), true
+}
+
+// LocalAddr returns the address of this end of the connection.
+func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr returns the peer's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }

@@ -1,0 +1,235 @@
+package mllp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// The defaults of a Dialer. Peers wait between 1 and 120 s for an
+// acknowledgement; 30 s is what the slower of them need on a busy day.
+const (
+	defaultDialTimeout      = 10 * time.Second
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultAckTimeout       = 30 * time.Second
+	defaultSendTimeout      = 10 * time.Second
+
+	// slowestSend is the rate, in bytes per second, at which a receiver must at
+	// least take a long message.
+	slowestSend = 16 << 10
+)
+
+// keepAlive finds within two minutes that a peer has vanished without a word.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
+
+// A Dialer makes connections to a receiver of HL7 messages. The zero value is
+// ready to use and speaks MLLP without TLS.
+//
+// Its fields must not be changed after the first call of a method; all methods
+// are safe for concurrent use. In durations zero means the default that is
+// given with the field and a negative value means no limit; the limits of the
+// contexts given to DialContext and Send hold besides, the earlier one wins.
+type Dialer struct {
+	// NetDialer makes the connection below MLLP and TLS; a *net.Dialer, to bind
+	// to a local address, or anything like it, to go through a proxy. Nil means
+	// a net.Dialer that tries all addresses of a name and probes an idle
+	// connection after 60 s, then every 15 s, 4 times.
+	NetDialer interface {
+		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
+	}
+
+	// TLSConfig, if not nil, turns TLS on. An empty ServerName
+	// becomes the host that is dialed.
+	TLSConfig *tls.Config
+
+	DialTimeout      time.Duration // for resolving the name and connecting; 0: 10 s
+	HandshakeTimeout time.Duration // for the TLS handshake; 0: 10 s
+
+	// Timeout is how long Send waits for an acknowledgement after the message
+	// was written; 0: 30 s.
+	Timeout time.Duration
+	// WriteTimeout is how long writing a message may take, to which a second is
+	// added for every 16 KiB of it; 0: 10 s.
+	WriteTimeout time.Duration
+
+	// MaxMessageBytes is the size of the longest reply that is read, not of
+	// what is sent; 0: 16 MiB. Negative is refused.
+	MaxMessageBytes int64
+	// Window is how many messages may be under way on one Conn at a time, each
+	// waiting for its acknowledgement; 0: 1, the only number that every
+	// receiver understands. Negative is refused.
+	Window int
+	// Match says which reply acknowledges a message. The zero value is MatchControlID.
+	Match Match
+}
+
+// Match says which reply acknowledges a message.
+type Match int
+
+const (
+	// MatchControlID takes the reply whose MSA-2 is the message's MSH-10, byte
+	// for byte. Any other acknowledgement that comes in the meantime is counted
+	// in [Reply] and passed over; Send goes on waiting.
+	MatchControlID Match = iota
+	// MatchStrict is MatchControlID, but any other acknowledgement ends the
+	// connection with ErrMismatch: the messages under way are Unknown.
+	MatchStrict
+	// MatchAny takes the next acknowledgement whatever its MSA-2, for receivers
+	// that leave it out. What is sent need be no HL7 message then, but the
+	// reply must have an MSA segment all the same. A Window above 1 is refused.
+	MatchAny
+)
+
+var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any"}
+
+// String returns "controlID", "strict" or "any".
+func (m Match) String() string {
+	if name, ok := matchNames[m]; ok {
+		return name
+	}
+	return fmt.Sprintf("Match(%d)", int(m))
+}
+
+// MarshalText returns what String does; an unknown Match is an error.
+func (m Match) MarshalText() ([]byte, error) {
+	if name, ok := matchNames[m]; ok {
+		return []byte(name), nil
+	}
+	return nil, fmt.Errorf("mllp: unknown %v", m)
+}
+
+// UnmarshalText takes the words of String, and nothing for MatchControlID.
+func (m *Match) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*m = MatchControlID
+		return nil
+	}
+	for match, name := range matchNames {
+		if string(text) == name {
+			*m = match
+			return nil
+		}
+	}
+	return errors.New(`mllp: match must be "controlID", "strict" or "any"`)
+}
+
+// Transport returns "MLLPS" if connections use TLS, "MLLP" if not.
+func (d *Dialer) Transport() string {
+	if d.TLSConfig != nil {
+		return "MLLPS"
+	}
+	return "MLLP"
+}
+
+// DialContext connects to addr, "host:port", on network, "tcp", "tcp4" or
+// "tcp6". It returns after the TLS handshake, if there is one, and never falls
+// back to a connection without TLS. ctx bounds the call, not the Conn.
+//
+// The error is always a *[SendError] with outcome NotSent. It is not Retryable
+// where the fault is in the configuration: settings that contradict each other,
+// files that cannot be used, a certificate that is not trusted or of another
+// name, a client certificate that the peer refuses. A peer that speaks TLS 1.3
+// refuses it only after DialContext has returned: see ErrPeerRejectedCertificate.
+func (d *Dialer) DialContext(ctx context.Context, network, addr string) (*Conn, error) {
+	c, err := d.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendError) {
+	if err := d.check(); err != nil {
+		return nil, refused(err)
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, refused(fmt.Errorf("mllp: %w", err))
+	}
+	config, err := d.tlsConfig(host)
+	if err != nil {
+		return nil, refused(fmt.Errorf("mllp: %w", err))
+	}
+	nc, sendErr := d.connect(ctx, network, addr)
+	if sendErr != nil {
+		return nil, sendErr
+	}
+	if config == nil {
+		return d.newConn(nc, nil), nil
+	}
+	secured := tls.Client(nc, config)
+	ctx, cancel := withTimeout(ctx, d.HandshakeTimeout, defaultHandshakeTimeout)
+	defer cancel()
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = nc.Close() // the handshake's error is the one that matters
+		return nil, handshakeError(err)
+	}
+	return d.newConn(nc, secured), nil
+}
+
+// check returns the first contradiction in the settings.
+func (d *Dialer) check() error {
+	switch {
+	case d.MaxMessageBytes < 0:
+		return errors.New("mllp: Dialer.MaxMessageBytes is negative")
+	case d.Window < 0:
+		return errors.New("mllp: Dialer.Window is negative")
+	case matchNames[d.Match] == "":
+		return errors.New("mllp: Dialer.Match is unknown")
+	case d.Match == MatchAny && d.Window > 1:
+		return errors.New("mllp: with MatchAny, Dialer.Window must be 1: replies could not be told apart")
+	}
+	return nil
+}
+
+// tlsConfig returns the configuration for a connection to host, nil for none.
+func (d *Dialer) tlsConfig(host string) (*tls.Config, error) {
+	if d.TLSConfig != nil {
+		config := d.TLSConfig.Clone()
+		if config.ServerName == "" {
+			config.ServerName = host
+		}
+		return config, nil
+	}
+	return nil, nil
+}
+
+func (d *Dialer) connect(ctx context.Context, network, addr string) (net.Conn, *SendError) {
+	dialer := d.NetDialer
+	if dialer == nil {
+		dialer = &net.Dialer{KeepAliveConfig: keepAlive}
+	}
+	ctx, cancel := withTimeout(ctx, d.DialTimeout, defaultDialTimeout)
+	defer cancel()
+	nc, err := dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		err = fmt.Errorf("mllp: %w", err)
+		if _, ok := errors.AsType[net.UnknownNetworkError](err); ok {
+			return nil, refused(err)
+		}
+		if _, ok := errors.AsType[*net.AddrError](err); ok {
+			return nil, refused(err)
+		}
+		return nil, notSent(err)
+	}
+	return nc, nil
+}
+
+// withTimeout bounds ctx by d, or by byDefault if d is 0.
+func withTimeout(ctx context.Context, d, byDefault time.Duration) (context.Context, context.CancelFunc) {
+	if d = duration(d, byDefault); d < 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// duration returns d, or byDefault if d is 0.
+func duration(d, byDefault time.Duration) time.Duration {
+	if d == 0 {
+		return byDefault
+	}
+	return d
+}
