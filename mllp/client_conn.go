@@ -284,7 +284,7 @@ func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
 	case <-ctx.Done():
 		cause = context.Cause(ctx)
 	case <-timeout:
-		cause = fmt.Errorf("mllp: no acknowledgement within %v: %w", c.timeout, os.ErrDeadlineExceeded)
+		cause = c.timedOut(f)
 	}
 	if reply := c.withdraw(f); reply != nil { // it came at the last moment
 		return c.land(f, reply)
@@ -292,6 +292,17 @@ func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
 	_ = c.fail(errGivenUp)
 	<-c.slots
 	return nil, &SendError{Outcome: Unknown, Err: cause}
+}
+
+// timedOut is the reason of giving f up, with what an operator needs to know
+// whether the peer is slow or confused.
+func (c *Conn) timedOut(f *flight) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if strays := c.strays - f.strays; strays > 0 {
+		return fmt.Errorf("mllp: no acknowledgement within %v, but %d of other messages: %w", c.timeout, strays, os.ErrDeadlineExceeded)
+	}
+	return fmt.Errorf("mllp: no acknowledgement within %v: %w", c.timeout, os.ErrDeadlineExceeded)
 }
 
 // crash is the end of f after n bytes of its frame, and not all, were written.

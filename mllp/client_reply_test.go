@@ -146,6 +146,10 @@ func TestAcknowledgementsOfOtherMessagesArePassedOverAndCounted(t *testing.T) {
 		s = <-ch
 		require.NoError(t, s.err)
 		assert.Zero(t, s.reply.Strays)
+
+		ch = send(t.Context(), c, adt("M3"))
+		p.say(answer(mllp.AA, "M2"))
+		assert.ErrorContains(t, (<-ch).err, "within 30s, but 1 of other messages")
 	})
 }
 

@@ -145,6 +145,11 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendEr
 	if err := d.check(); err != nil {
 		return nil, refused(err)
 	}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, refused(errors.New(`mllp: the network must be "tcp", "tcp4" or "tcp6"`))
+	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, refused(fmt.Errorf("mllp: %w", err))
@@ -206,14 +211,7 @@ func (d *Dialer) connect(ctx context.Context, network, addr string) (net.Conn, *
 	defer cancel()
 	nc, err := dialer.DialContext(ctx, network, addr)
 	if err != nil {
-		err = fmt.Errorf("mllp: %w", err)
-		if _, ok := errors.AsType[net.UnknownNetworkError](err); ok {
-			return nil, refused(err)
-		}
-		if _, ok := errors.AsType[*net.AddrError](err); ok {
-			return nil, refused(err)
-		}
-		return nil, notSent(err)
+		return nil, notSent(fmt.Errorf("mllp: %w", err))
 	}
 	return nc, nil
 }

@@ -58,7 +58,8 @@ var (
 	// ErrPeerRejectedCertificate means that the peer did not accept this side's
 	// client certificate, or wanted one and got none. TLS 1.3 tells a client so
 	// only after its side of the handshake (RFC 8446, section 4.4.3): then it is
-	// Send or [Conn.Err] that say so, not DialContext. Another try cannot help.
+	// Send or [Conn.Err] that say so, not DialContext. In TLS 1.2 the want of one
+	// may show as a mere "handshake failure". Another try cannot help.
 	ErrPeerRejectedCertificate = errors.New("mllp: the peer rejected the client certificate")
 )
 

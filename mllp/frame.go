@@ -25,8 +25,6 @@ const (
 	// lookahead is how many bytes after the longest message the buffer must hold
 	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|".
 	lookahead = 16
-
-	byteOrderMark = "\xEF\xBB\xBF" // of UTF-8
 )
 
 // errGoIdle is what a source answers in place of waiting longer with a large
@@ -379,8 +377,8 @@ const (
 // beginsMessage tells whether data begins as a message or a batch does: a byte
 // order mark or none, MSH, FHS or BHS, and a field separator.
 func beginsMessage(data []byte) answer {
-	if n := min(len(data), len(byteOrderMark)); string(data[:n]) == byteOrderMark[:n] {
-		if n < len(byteOrderMark) {
+	if n := min(len(data), len(utf8BOM)); bytes.HasPrefix(utf8BOM, data[:n]) {
+		if n < len(utf8BOM) {
 			return unknown
 		}
 		data = data[n:]
@@ -390,22 +388,10 @@ func beginsMessage(data []byte) answer {
 		return no
 	case len(data) <= 3:
 		return unknown
-	case isSeparator(data[3]):
+	case isPunctuation(data[3]):
 		return yes
 	}
 	return no
-}
-
-// isSeparator reports whether c can be a field separator: a printable ASCII
-// character that is neither letter, digit nor space.
-func isSeparator(c byte) bool {
-	switch {
-	case c <= ' ' || c >= 0x7F:
-		return false
-	case '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z':
-		return false
-	}
-	return true
 }
 
 // isBlank reports whether b holds nothing but white space and NUL.

@@ -43,6 +43,40 @@ const (
 	ReasonReadFailed Reason = "read_failed"
 	// ReasonInvalidLimit means that a limit was negative.
 	ReasonInvalidLimit Reason = "invalid_limit"
+	// ReasonBuffersExhausted means that memory for the frame did not come free
+	// in its time: see Server.MaxBufferedBytes.
+	ReasonBuffersExhausted Reason = "buffers_exhausted"
+	// ReasonMultipleMSH is a frame with more than one message and no batch header.
+	ReasonMultipleMSH Reason = "multiple_msh"
+	// ReasonNoControlID is a message without MSH-10.
+	ReasonNoControlID Reason = "no_control_id"
+	// ReasonBatch is a batch (FHS or BHS).
+	ReasonBatch Reason = "batch"
+)
+
+// Reasons of connections.
+const (
+	ReasonPeerClosed          Reason = "peer_closed"            // the client ended it, between two frames
+	ReasonShutdown            Reason = "shutdown"               // the Server was told to stop
+	ReasonIdleTimeout         Reason = "idle_timeout"           // Server.IdleTimeout
+	ReasonWriteFailed         Reason = "write_failed"           // an acknowledgement could not be written
+	ReasonWriteTimeout        Reason = "write_timeout"          // the client did not read: Server.WriteTimeout
+	ReasonNoReply             Reason = "no_reply"               // the handler returned ErrNoReply
+	ReasonTooManyConns        Reason = "too_many_conns"         // Server.MaxConns
+	ReasonTooManyConnsOfHost  Reason = "too_many_conns_of_host" // Server.MaxConnsPerHost
+	ReasonPanic               Reason = "panic"                  // a bug, in a callback or here
+	ReasonHandshakeTimeout    Reason = "tls_handshake_timeout"  // Server.HandshakeTimeout
+	ReasonNotTLS              Reason = "not_tls"                // the client does not speak TLS
+	ReasonTLSVersion          Reason = "tls_version"            // the client offers only versions that are too old
+	ReasonTLSNoCertificate    Reason = "tls_no_certificate"     // the client sent none, and one is required
+	ReasonTLSExpired          Reason = "tls_expired"            // the client's certificate has expired
+	ReasonTLSNotYetValid      Reason = "tls_not_yet_valid"      // it is not yet valid
+	ReasonTLSUnknownAuthority Reason = "tls_unknown_authority"  // its issuer is not trusted
+	ReasonTLSSelfSigned       Reason = "tls_self_signed"        // it is its own issuer, and not trusted
+	ReasonTLSWrongUsage       Reason = "tls_wrong_usage"        // it is not for clients (extended key usage)
+	ReasonTLSBadCertificate   Reason = "tls_bad_certificate"    // refused for another reason, such as revocation
+	ReasonTLSPeerRefused      Reason = "tls_peer_refused"       // the client sent an alert, such as for our certificate
+	ReasonTLSFailed           Reason = "tls_failed"             // any other failure of the handshake
 )
 
 // A FrameError says what is wrong with a frame, or with what stands where a

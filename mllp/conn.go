@@ -1,0 +1,216 @@
+package mllp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	defaultFrameTimeout = 60 * time.Second
+	// slowestRate is how many bytes of a frame buy its sender another second.
+	slowestRate = 16 << 10
+	// bufferLinger is how long a connection between frames keeps a buffer of
+	// more than 4 KiB, so that a steady sender's frames fit at once.
+	bufferLinger = 100 * time.Millisecond
+	// lastLook is how long a draining connection waits for bytes that may have
+	// arrived already.
+	lastLook = 10 * time.Millisecond
+	// closeLinger is how long a client may take to notice that the Server wants
+	// to close: closing at once, with bytes of it unread, would make TCP throw away
+	// the last acknowledgement. The same as in net/http.
+	closeLinger = 500 * time.Millisecond
+)
+
+// keepAlive finds a peer that has vanished within two minutes.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
+
+// Why reading ended, between two frames.
+var (
+	errDrained     = errors.New("mllp: draining")
+	errIdleTooLong = errors.New("mllp: idle for too long")
+)
+
+// A conn is a connection of a Server. It is the source and the memory of its
+// own Reader.
+type conn struct {
+	// static after construction
+	cfg *config
+	raw net.Conn
+
+	draining atomic.Bool // set once, by Drain
+	busy     atomic.Bool // bytes of a message are in hand
+
+	// owned by Serve
+	net     net.Conn        // raw, or TLS on it
+	done    <-chan struct{} // of the context
+	rd      Reader
+	req     Request
+	buf     *buffer // under rd.buf; nil before the first read
+	out     []byte  // of the last acknowledgement, to be used again
+	lastLen int     // of the last frame
+
+	began    time.Time // of Serve, or of the end of the handshake
+	received bool      // at least one byte
+	told     bool      // EventOpened
+	looked   bool      // lastLook has begun
+	gentle   bool      // to be closed so that what was sent arrives
+
+	armed      time.Time // the read deadline that is set; zero: none
+	frameAt    int64     // offset of the frame that began at frameBegan; -1: none
+	frameBegan time.Time
+	fsAt       time.Time // when the last byte was an FS; zero: it is not
+	idleSince  time.Time // zero: not idle, or of no interest
+
+	unread struct { // the last acknowledgement, while nothing shows that it arrived
+		code AckCode
+		id   []byte
+	}
+}
+
+func newConn(cfg *config, raw net.Conn) *conn {
+	return &conn{cfg: cfg, raw: raw, net: raw, frameAt: -1}
+}
+
+// Drain is part of netserver.Conn.
+func (c *conn) Drain() {
+	c.draining.Store(true)
+	c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes Read, which looks at draining
+}
+
+// Busy is part of netserver.Conn.
+func (c *conn) Busy() bool { return c.busy.Load() }
+
+// Serve is part of netserver.Conn.
+func (c *conn) Serve(ctx context.Context) {
+	var err error
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(ctx, v)
+			err = &closeError{reason: ReasonPanic}
+		}
+		c.close(ctx, err)
+	}()
+	c.began = time.Now()
+	c.done = ctx.Done()
+	if tc, ok := c.raw.(*net.TCPConn); ok {
+		tc.SetKeepAliveConfig(keepAlive) // nothing is lost without it
+	}
+	c.rd = Reader{src: c, mem: c, limit: c.cfg.maxMessage, junkLimit: c.cfg.maxJunk}
+	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
+	if c.cfg.tls != nil {
+		if err = c.handshake(ctx); err != nil {
+			return
+		}
+		c.began = time.Now()
+		c.open(ctx)
+	}
+	for err == nil {
+		var text []byte
+		text, err = c.rd.next()
+		if c.received && !c.told {
+			c.open(ctx)
+		}
+		c.idleSince = time.Time{}
+		c.skipped(ctx)
+		if err == nil {
+			c.lastLen = len(text)
+			c.busy.Store(true)
+			err = c.message(ctx, text)
+		} else {
+			err = c.badFrame(ctx, text, err)
+		}
+	}
+}
+
+// open tells of the connection, once there is something on it.
+func (c *conn) open(ctx context.Context) {
+	c.told = true
+	c.cfg.tell(ctx, Event{Kind: EventOpened, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS})
+}
+
+// skipped tells of bytes that did not belong to a frame.
+func (c *conn) skipped(ctx context.Context) {
+	f := &c.rd.frame
+	if f.junk == 0 || !c.cfg.watched() {
+		return
+	}
+	e := Event{Kind: EventSkipped, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS, Bytes: f.junk, Offset: f.junkAt}
+	if !f.blank {
+		e.Reason = ReasonJunk
+	}
+	c.cfg.tell(ctx, e)
+}
+
+// A closeError ends a connection for a reason that is not the stream's.
+type closeError struct {
+	reason Reason
+	err    error
+}
+
+func (e *closeError) Error() string { return "mllp: " + string(e.reason) }
+func (e *closeError) Unwrap() error { return e.err }
+
+// close closes the connection and tells why.
+func (c *conn) close(ctx context.Context, err error) {
+	e := Event{Kind: EventClosed, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS, Duration: time.Since(c.began)}
+	var (
+		ce *closeError
+		fe *FrameError
+	)
+	switch {
+	case ctx.Err() != nil || errors.Is(err, errDrained):
+		e.Reason = ReasonShutdown
+	case errors.As(err, &ce):
+		e.Reason, e.Err = ce.reason, ce.err
+	case errors.Is(err, errIdleTooLong):
+		e.Reason = ReasonIdleTimeout
+	case errors.As(err, &fe):
+		e.Reason, e.Err = fe.Reason, fe.Err
+	default:
+		e.Reason = ReasonPeerClosed
+	}
+	if fe != nil && e.Reason == ReasonReadFailed && c.unread.code != "" {
+		// A reset is TCP's answer to an acknowledgement that nobody waits for.
+		c.undeliverable(ctx, fe.Err)
+	}
+	if c.gentle {
+		c.endGently()
+	}
+	c.net.Close()
+	c.release()
+	switch {
+	case c.told:
+		c.cfg.tell(ctx, e)
+	case !c.received && c.cfg.tls == nil && e.Reason != ReasonShutdown && e.Reason != ReasonIdleTimeout:
+		c.cfg.tell(ctx, Event{Kind: EventProbe, RemoteAddr: c.req.RemoteAddr})
+	}
+	c.busy.Store(false)
+}
+
+// endGently ends the stream to the client and waits for it to do the same, while
+// discarding what it sends.
+func (c *conn) endGently() {
+	c.raw.SetDeadline(time.Now().Add(closeLinger))
+	for _, conn := range [...]net.Conn{c.net, c.raw} { // with TLS, first a close_notify
+		if w, ok := conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() != nil {
+			return
+		}
+	}
+	io.CopyN(io.Discard, c.raw, c.cfg.maxMessage) // how it ends is of no interest
+}
+
+// panicked tells of a panic, without its text, which may quote a message.
+func (c *conn) panicked(ctx context.Context, v any) {
+	kind := fmt.Sprintf("%T", v)
+	if l := c.cfg.logger; l != nil {
+		l.LogAttrs(ctx, slog.LevelError, "mllp: panic", slog.String("type", kind), slog.String("stack", string(debug.Stack())))
+	}
+	c.cfg.tell(ctx, Event{Kind: EventHandlerFailed, Reason: ReasonPanic, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS, Detail: kind})
+}

@@ -1,0 +1,144 @@
+package mllp
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// freeBuffer is the size up to which a connection's buffer is not taken from the
+// budget of all connections: what these come to is bounded by their number.
+const freeBuffer = 64 << 10
+
+// budgeted is how much of a buffer with n bytes the budget has to bear.
+func budgeted(n int) int64 {
+	if n <= freeBuffer {
+		return 0
+	}
+	return int64(n)
+}
+
+// leastBudget is what one message of n bytes can take: the buffer that holds it
+// and, while that is filled from it, the one before.
+func leastBudget(n int64) int64 {
+	return (n + lookahead) / 2 * 5 // each up to a quarter more than asked for
+}
+
+// A budget of bytes that all connections share.
+type budget struct {
+	waiting atomic.Int32 // how many wait
+
+	mu    sync.Mutex
+	left  int64     // guarded by mu
+	queue []*waiter // guarded by mu; in order of arrival
+}
+
+type waiter struct {
+	n     int64
+	ready chan struct{} // closed when the n bytes are the waiter's
+}
+
+// take takes n bytes, if necessary after waiting for others to give some back
+// until deadline or the end of done. It reports whether it got them.
+func (b *budget) take(n int64, deadline time.Time, done <-chan struct{}) bool {
+	if n == 0 {
+		return true
+	}
+	b.mu.Lock()
+	if len(b.queue) == 0 && n <= b.left {
+		b.left -= n
+		b.mu.Unlock()
+		return true
+	}
+	w := &waiter{n: n, ready: make(chan struct{})}
+	b.queue = append(b.queue, w)
+	b.waiting.Add(1)
+	b.mu.Unlock()
+	defer b.waiting.Add(-1)
+
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-w.ready:
+		return true
+	case <-timer.C:
+	case <-done:
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, other := range b.queue {
+		if other == w {
+			b.queue = append(b.queue[:i], b.queue[i+1:]...)
+			b.serveLocked() // one behind it may want less
+			return false
+		}
+	}
+	return true // it came at the same moment
+}
+
+// give gives n bytes back.
+func (b *budget) give(n int64) {
+	if n == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += n
+	b.serveLocked()
+}
+
+func (b *budget) serveLocked() {
+	for len(b.queue) > 0 && b.queue[0].n <= b.left {
+		w := b.queue[0]
+		b.queue = b.queue[1:]
+		b.left -= w.n
+		close(w.ready)
+	}
+}
+
+// Buffers have sizes of four steps to a doubling, so that at most a fifth of one
+// is more than was asked for; those of each size are kept for the next user.
+const (
+	smallestClass = 10 // 1 KiB
+	largestClass  = 26 // 64 MiB; larger ones are left to the garbage collector
+)
+
+var pools [(largestClass - smallestClass + 1) * 4]sync.Pool
+
+// class returns the index of the pool for n bytes and the size of its buffers;
+// without such a pool the index is negative.
+func class(n int) (index, size int) {
+	n = max(n, 1<<smallestClass)
+	exp := bits.Len(uint(n - 1)) // 1<<(exp-1) < n <= 1<<exp
+	if exp > largestClass {
+		return -1, n
+	}
+	if n == 1<<smallestClass {
+		return 0, n
+	}
+	step := 1 << (exp - 3)
+	quarters := (n - 1<<(exp-1) + step - 1) / step // 1 to 4
+	return (exp-1-smallestClass)*4 + quarters, 1<<(exp-1) + quarters*step
+}
+
+// buffer is what the pools hold: a pointer to it fits an interface without
+// allocation.
+type buffer struct{ bytes []byte }
+
+// getBuffer returns a buffer of at least n bytes.
+func getBuffer(n int) *buffer {
+	index, size := class(n)
+	if index >= 0 {
+		if b, ok := pools[index].Get().(*buffer); ok {
+			return b
+		}
+	}
+	return &buffer{bytes: make([]byte, size)}
+}
+
+func putBuffer(b *buffer) {
+	if index, size := class(len(b.bytes)); index >= 0 && size == len(b.bytes) {
+		pools[index].Put(b)
+	}
+}

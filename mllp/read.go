@@ -1,0 +1,158 @@
+package mllp
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// Read is the source of the connection's Reader. It waits for bytes for as long
+// as the state of that allows.
+//
+// Setting a deadline costs a few percent of a short message. So one that is set
+// and comes before the right one is left; when it passes, Read thinks again.
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		want, err := c.deadline()
+		if err != nil {
+			return 0, err
+		}
+		if !want.IsZero() && (c.armed.IsZero() || want.Before(c.armed)) {
+			c.armed = want
+			c.net.SetReadDeadline(want)
+			if c.draining.Load() && !c.looked && !c.rd.in {
+				continue // Drain may have come before, and its waking been undone
+			}
+		}
+		n, err := c.net.Read(p)
+		if n > 0 {
+			c.received = true
+			c.busy.Store(true)
+			c.unread.code = ""
+			return n, err
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		c.armed = time.Time{}
+		c.net.SetReadDeadline(c.armed)
+	}
+}
+
+// deadline returns until when to read, the zero time for no limit, or why not to
+// read any more.
+func (c *conn) deadline() (time.Time, error) {
+	if !c.rd.in {
+		return c.idleDeadline()
+	}
+	now := time.Now()
+	want := c.frameDeadline(now)
+	if !want.IsZero() && !now.Before(want) {
+		return want, os.ErrDeadlineExceeded
+	}
+	if c.cfg.fsOnlyDelay <= 0 || !c.rd.pendingFS() {
+		c.fsAt = time.Time{}
+		return want, nil
+	}
+	if c.fsAt.IsZero() {
+		c.fsAt = now
+	}
+	enough := c.fsAt.Add(c.cfg.fsOnlyDelay)
+	if !now.Before(enough) {
+		c.fsAt = time.Time{}
+		return enough, errFSOnly
+	}
+	return earlier(want, enough), nil
+}
+
+// frameDeadline returns until when the frame that is arriving must be whole.
+func (c *conn) frameDeadline(now time.Time) time.Time {
+	if c.frameAt != c.rd.frame.offset {
+		c.frameAt, c.frameBegan = c.rd.frame.offset, now
+	}
+	if c.cfg.frameTimeout <= 0 {
+		return time.Time{}
+	}
+	earned := time.Duration(c.rd.w-c.rd.r) * time.Second / slowestRate
+	return c.frameBegan.Add(c.cfg.frameTimeout + earned)
+}
+
+// idleDeadline is deadline between frames.
+func (c *conn) idleDeadline() (want time.Time, err error) {
+	if c.draining.Load() {
+		if c.looked {
+			return want, errDrained
+		}
+		c.looked = true
+		return time.Now().Add(lastLook), nil
+	}
+	c.busy.Store(false)
+	large := len(c.rd.buf) > idleBuffer
+	if !large && c.cfg.idleTimeout <= 0 {
+		return want, nil
+	}
+	now := time.Now()
+	if c.idleSince.IsZero() {
+		c.idleSince = now
+	}
+	if large {
+		want = c.idleSince.Add(bufferLinger)
+		needed := len(c.rd.buf) > freeBuffer && (c.cfg.budget.waiting.Load() > 0 || c.lastLen < len(c.rd.buf)/4)
+		if needed || !now.Before(want) {
+			return want, errGoIdle
+		}
+	}
+	if c.cfg.idleTimeout > 0 {
+		end := c.idleSince.Add(c.cfg.idleTimeout)
+		if !now.Before(end) {
+			return end, errIdleTooLong
+		}
+		want = earlier(want, end)
+	}
+	return want, nil
+}
+
+// earlier returns the earlier of two times, of which zero is the latest.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// resize is the memory of the connection's Reader. Buffers come from pools, in
+// the size of the last frame if that is likely to be of use, and the large ones
+// from the budget.
+func (c *conn) resize(_, data []byte, n int) ([]byte, error) {
+	longest := int(min(c.cfg.maxMessage+lookahead, int64(1)<<40))
+	if n > idleBuffer {
+		n = min(max(n, c.lastLen+3), longest)
+	}
+	_, size := class(n)
+	if charge := budgeted(size); charge > 0 {
+		now := time.Now()
+		until := c.frameDeadline(now)
+		if until.IsZero() { // even then: of two that wait for each other, one must give in
+			until = now.Add(defaultFrameTimeout)
+		}
+		if !c.cfg.budget.take(charge, until, c.done) {
+			return nil, &FrameError{Reason: ReasonBuffersExhausted, Offset: c.rd.off, Length: int64(len(data))}
+		}
+	}
+	fresh := getBuffer(n)
+	copy(fresh.bytes, data)
+	c.release()
+	c.buf = fresh
+	return fresh.bytes[:min(len(fresh.bytes), longest)], nil
+}
+
+// release gives the buffer back.
+func (c *conn) release() {
+	if c.buf == nil {
+		return
+	}
+	charge := budgeted(len(c.buf.bytes))
+	putBuffer(c.buf)
+	c.buf = nil
+	c.cfg.budget.give(charge)
+}

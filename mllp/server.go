@@ -1,0 +1,408 @@
+package mllp
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carewire/carewire/internal/netserver"
+)
+
+// ErrServerClosed is returned by Serve and ListenAndServe after Shutdown, Close,
+// or the end of their context; alone, or in a *DrainError.
+var ErrServerClosed = errors.New("mllp: server closed")
+
+// A DrainError says that a Server stopped before all it had in hand was done.
+// The senders of those messages have no acknowledgement, and will send again.
+type DrainError struct {
+	Abandoned int   // connections that were cut in a message
+	Err       error // ErrServerClosed from Serve, the context's error from Shutdown
+}
+
+func (e *DrainError) Error() string {
+	return fmt.Sprintf("mllp: %d connections were cut in a message: %v", e.Abandoned, e.Err)
+}
+
+func (e *DrainError) Unwrap() error { return e.Err }
+
+// A Handler takes messages. The acknowledgement follows from what ServeMLLP
+// returns, so it must return only when the message is safe:
+//
+//   - reply and nil: the reply is sent as it is, in a frame;
+//   - nil and nil: AA;
+//   - a *Nak, also wrapped: its code and text;
+//   - ErrNoReply: nothing is sent, and the connection is closed;
+//   - any other error, or a panic: AE with a fixed text. The error's own text is
+//     neither sent nor logged, since it may quote the message.
+//
+// Messages of one connection are handled one after the other, those of several
+// connections concurrently. ctx has the values of Serve's; it ends when the
+// server has no more time for the handler.
+type Handler interface {
+	ServeMLLP(ctx context.Context, r *Request) (reply []byte, err error)
+}
+
+// HandlerFunc is a function as a Handler.
+type HandlerFunc func(ctx context.Context, r *Request) (reply []byte, err error)
+
+// ServeMLLP calls f.
+func (f HandlerFunc) ServeMLLP(ctx context.Context, r *Request) ([]byte, error) { return f(ctx, r) }
+
+// ErrNoReply is returned by a Handler that wants nothing to be sent, and the
+// connection to be closed.
+var ErrNoReply = errors.New("mllp: no reply")
+
+// A Nak is returned by a Handler that refuses a message.
+type Nak struct {
+	Code AckCode // AE, AR, CE or CR; anything else is sent as AE
+	// Text becomes MSA-3, cut to 80 bytes. It must not quote the message: the
+	// sender's system will log it.
+	Text string
+}
+
+func (n *Nak) Error() string { return "mllp: refused with " + string(n.code()) }
+
+func (n *Nak) code() AckCode {
+	if !n.Code.Valid() || n.Code.Accepted() {
+		return AE
+	}
+	return n.Code
+}
+
+// A Request is a message with what is known of its way. It and everything in it
+// belongs to the connection again when the handler returns: copy what is to
+// stay. The handler must not modify it.
+type Request struct {
+	Message    []byte // the text of the frame, to the byte
+	Header     Header // of the message, or of the batch; zero if Flags has NotHL7
+	Flags      Flags
+	RemoteAddr net.Addr
+	LocalAddr  net.Addr
+	// TLS is nil on a connection without TLS. With required client certificates,
+	// PeerCertificates[0] is the verified client's.
+	TLS *tls.ConnectionState
+}
+
+// Flags tell what is unusual about a message. Most appear only with a policy
+// that lets such messages through.
+type Flags uint8
+
+// The flags.
+const (
+	MissingCR    Flags = 1 << iota // the frame ended with FS alone
+	StrayControl                   // VT or FS in the text
+	MultipleMSH                    // more than one MSH segment, and no batch header
+	Batch                          // the text is a batch: FHS or BHS comes first
+	NoControlID                    // MSH-10 is empty
+	NotHL7                         // the text begins with none of MSH, FHS, BHS
+	IsAck                          // an acknowledgement: whatever the handler returns, nothing is sent
+)
+
+// A Server receives messages over MLLP, or, with TLS, over MLLPS. Handler must
+// be set; every other field has a default. Fields must not be changed after the
+// first call of a method, and a Server not copied.
+type Server struct {
+	// Addr is where ListenAndServe listens. If empty, ":2575".
+	Addr    string
+	Handler Handler
+
+	// TLSConfig makes the Server speak TLS. Its client certificate settings are
+	// the Server's. It is cloned.
+	TLSConfig *tls.Config
+
+	// MaxMessageBytes limits the text of a frame. If zero, 16 MiB; a negative
+	// value is an error.
+	MaxMessageBytes int64
+	// MaxBufferedBytes limits the memory for frames of all connections together,
+	// not counting buffers of up to 64 KiB, of which each connection may have
+	// one. When it is used up, connections that need more are not read until
+	// others are done, which their FrameTimeout does not wait for. If zero,
+	// 256 MiB, or 2.5 times MaxMessageBytes if that is more; less than that is an
+	// error.
+	MaxBufferedBytes int64
+	// MaxJunkBytes limits the bytes before a frame that do not belong to one. If
+	// zero, 4 KiB; negative means none.
+	MaxJunkBytes int64
+	// MaxConns and MaxConnsPerHost limit the connections, and those from one IP
+	// address. Further ones are closed at once. If zero, 1024 and 64; negative
+	// means no limit.
+	MaxConns, MaxConnsPerHost int
+
+	// HandshakeTimeout limits the TLS handshake. If zero, 10 s; negative means
+	// no limit.
+	HandshakeTimeout time.Duration
+	// FrameTimeout limits the time from the first byte of a frame to its last.
+	// For every 16 KiB received it is extended by a second, and by nothing else.
+	// If zero, 60 s; negative means no limit.
+	FrameTimeout time.Duration
+	// IdleTimeout limits the time between frames. If zero or negative, there is
+	// no limit: HL7 connections stay for months. Peers that have vanished are
+	// found by TCP keep-alive within two minutes.
+	IdleTimeout time.Duration
+	// WriteTimeout limits the writing of one reply. If zero, 10 s; negative
+	// means no limit.
+	WriteTimeout time.Duration
+	// HandlerTimeout limits the handler. After it the handler's context ends, AE
+	// is sent, and what the handler returns later is discarded; the next message
+	// of the connection waits for it. If zero or negative, there is no limit.
+	HandlerTimeout time.Duration
+	// DrainTimeout limits the end of the Server: see Serve. If zero, 30 s;
+	// negative means no limit.
+	DrainTimeout time.Duration
+
+	// Strict answers AR to a frame that lacks its last CR or has VT or FS in its
+	// text, and closes the connection then, and also after junk before a frame.
+	// By default these are accepted, with an event.
+	Strict bool
+	// FSOnlyDelay makes a frame that lacks its last CR complete when nothing
+	// follows its FS for so long; 250 ms is enough. If zero or negative, such a
+	// frame is complete only when the next one, or the end of the stream,
+	// follows.
+	FSOnlyDelay time.Duration
+	// NotHL7 is for text that begins with none of MSH, FHS and BHS: close (the
+	// default), reject, or deliver; then nothing but a reply of the handler's
+	// own is sent. XML closes the connection unless the policy is deliver.
+	NotHL7 Policy
+	// NoControlID is for messages without MSH-10: reject (the default), error, or
+	// deliver.
+	NoControlID Policy
+	// MultipleMSH is for frames with a second MSH segment without a batch header:
+	// reject (the default) or deliver; then one answer is sent, quoting the first.
+	MultipleMSH Policy
+	// Batches is for frames that begin with FHS or BHS: reject (the default) or
+	// deliver; then one answer is sent, quoting FHS-11 or BHS-11, so the handler
+	// must take all of the batch or nothing.
+	Batches Policy
+	// Truncated is for a message in whose middle another one begins: resync (the
+	// default) answers AE to the first, if its MSH-10 can be read, and handles
+	// the second; close closes the connection.
+	Truncated Policy
+
+	// Logger gets the events. If nil, nothing is logged.
+	Logger *slog.Logger
+	// Observe is called for each event, from several goroutines at a time, and
+	// must not block. May be nil.
+	Observe func(Event)
+
+	net  netserver.Server
+	ids  atomic.Uint64 // control IDs given out
+	once sync.Once
+	// set in once, static then
+	idKey  [7]byte // makes control IDs unlike those of other processes
+	budget *budget
+}
+
+// Validate returns the first error in the settings. Serve calls it.
+func (s *Server) Validate() error {
+	if s.Handler == nil {
+		return errors.New("mllp: Server.Handler is not set")
+	}
+	if s.MaxMessageBytes < 0 {
+		return fmt.Errorf("mllp: Server.MaxMessageBytes is negative (%d)", s.MaxMessageBytes)
+	}
+	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytes != 0 && s.MaxBufferedBytes < need {
+		return fmt.Errorf("mllp: Server.MaxBufferedBytes is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytes, need)
+	}
+	for _, p := range []struct {
+		field   string
+		policy  Policy
+		allowed []Policy
+	}{
+		{"NotHL7", s.NotHL7, []Policy{PolicyClose, PolicyReject, PolicyDeliver}},
+		{"NoControlID", s.NoControlID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
+		{"MultipleMSH", s.MultipleMSH, []Policy{PolicyReject, PolicyDeliver}},
+		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver}},
+		{"Truncated", s.Truncated, []Policy{PolicyResync, PolicyClose}},
+	} {
+		if !p.policy.in(p.allowed) {
+			return fmt.Errorf("mllp: Server.%s is %q: use one of %q", p.field, p.policy, p.allowed)
+		}
+	}
+	if c := s.TLSConfig; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
+		return errors.New("mllp: Server.TLSConfig has no certificate")
+	}
+	return nil
+}
+
+// ListenAndServe listens on Addr and calls Serve.
+func (s *Server) ListenAndServe(ctx context.Context) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	addr := s.Addr
+	if addr == "" {
+		addr = ":2575"
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("mllp: %w", err)
+	}
+	return s.Serve(ctx, ln)
+}
+
+// Serve accepts connections on ln, which it closes in the end, until ctx ends,
+// Shutdown or Close is called, or ln is closed. It then drains: connections
+// without a message in hand are closed at once, messages that have arrived are
+// handled and acknowledged, and for those that are arriving there is time until
+// DrainTimeout. What is left then is cut, and the contexts of handlers end.
+//
+// Serve returns when nothing that it started still runs. The error is never nil;
+// see ErrServerClosed. A Server that has ended cannot be used again.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	cfg, err := s.config()
+	if err != nil {
+		ln.Close()
+		return err
+	}
+	err = s.net.Serve(ctx, ln, netserver.Options{
+		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
+		MaxConns:        cfg.maxConns,
+		MaxConnsPerHost: cfg.maxConnsPerHost,
+		DrainTimeout:    cfg.drainTimeout,
+		Refused: func(from net.Addr, perHost bool) {
+			reason := ReasonTooManyConns
+			if perHost {
+				reason = ReasonTooManyConnsOfHost
+			}
+			cfg.tell(ctx, Event{Kind: EventRefused, Reason: reason, RemoteAddr: from})
+		},
+		AcceptFailed: func(err error, pause time.Duration) {
+			cfg.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
+		},
+	})
+	if !errors.Is(err, netserver.ErrClosed) {
+		return fmt.Errorf("mllp: %w", err)
+	}
+	return s.drained(ErrServerClosed)
+}
+
+// Shutdown drains as Serve does at the end of its context, until ctx ends or
+// DrainTimeout has passed. It returns nil, or a *DrainError if messages in hand
+// had to be abandoned. Serve may still be waiting then for a handler that does
+// not heed its context.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.net.Shutdown(ctx)
+	cause := context.Cause(ctx)
+	if cause == nil {
+		cause = context.DeadlineExceeded // DrainTimeout
+	}
+	return s.drained(cause)
+}
+
+// Close closes the listeners and all connections at once, and ends the contexts
+// of handlers. It does not wait; Serve does. The error is always nil.
+func (s *Server) Close() error {
+	s.net.Close()
+	return nil
+}
+
+// drained returns err or, if something was abandoned, says so; nil if nothing
+// was, and err is not ErrServerClosed.
+func (s *Server) drained(err error) error {
+	if n := s.net.Abandoned(); n > 0 {
+		return &DrainError{Abandoned: n, Err: err}
+	}
+	if errors.Is(err, ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP".
+func (s *Server) Transport() string {
+	if s.TLSConfig != nil {
+		return "MLLPS"
+	}
+	return "MLLP"
+}
+
+// Conns returns the number of connections.
+func (s *Server) Conns() int { return s.net.Conns() }
+
+// config is what the connections of one call of Serve share: the settings with
+// their defaults. It is static after construction.
+type config struct {
+	server  *Server // for control IDs
+	handler Handler
+	tls     *tls.Config // nil: plain
+	budget  *budget
+
+	maxMessage, maxJunk       int64
+	maxConns, maxConnsPerHost int
+
+	handshakeTimeout, frameTimeout, idleTimeout, writeTimeout, handlerTimeout, drainTimeout, fsOnlyDelay time.Duration // 0 or less: none
+
+	strict                                               bool
+	notHL7, noControlID, multipleMSH, batches, truncated Policy
+
+	logger  *slog.Logger
+	observe func(Event)
+}
+
+func (s *Server) config() (*config, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	maxMessage := orDefault(s.MaxMessageBytes, defaultMaxMessage)
+	s.once.Do(func() {
+		rand.Read(s.idKey[:])
+		s.budget = &budget{left: orDefault(s.MaxBufferedBytes, max(256<<20, leastBudget(maxMessage)))}
+	})
+	return &config{
+		server:           s,
+		handler:          s.Handler,
+		tls:              s.TLSConfig.Clone(),
+		budget:           s.budget,
+		maxMessage:       maxMessage,
+		maxJunk:          max(0, orDefault(s.MaxJunkBytes, defaultMaxJunk)),
+		maxConns:         orDefault(s.MaxConns, 1024),
+		maxConnsPerHost:  orDefault(s.MaxConnsPerHost, 64),
+		handshakeTimeout: orDefault(s.HandshakeTimeout, 10*time.Second),
+		frameTimeout:     orDefault(s.FrameTimeout, defaultFrameTimeout),
+		idleTimeout:      s.IdleTimeout,
+		writeTimeout:     orDefault(s.WriteTimeout, 10*time.Second),
+		handlerTimeout:   s.HandlerTimeout,
+		drainTimeout:     orDefault(s.DrainTimeout, 30*time.Second),
+		fsOnlyDelay:      s.FSOnlyDelay,
+		strict:           s.Strict,
+		notHL7:           s.NotHL7.or(PolicyClose),
+		noControlID:      s.NoControlID.or(PolicyReject),
+		multipleMSH:      s.MultipleMSH.or(PolicyReject),
+		batches:          s.Batches.or(PolicyReject),
+		truncated:        s.Truncated.or(PolicyResync),
+		logger:           s.Logger,
+		observe:          s.Observe,
+	}, nil
+}
+
+// orDefault returns v, or deflt if v is zero.
+func orDefault[T int | int64 | time.Duration](v, deflt T) T {
+	if v == 0 {
+		return deflt
+	}
+	return v
+}
+
+// appendID appends a control ID that no other acknowledgement has: 20 characters
+// at most (HL7 2.x up to 2.6, MSH-10), the first 7 of which are this Server's.
+func (s *Server) appendID(dst []byte) []byte {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+	for _, b := range s.idKey {
+		dst = append(dst, digits[b&31])
+	}
+	n := s.ids.Add(1)
+	for shift := 60; shift >= 0; shift -= 5 {
+		if d := n >> shift; d > 0 || shift == 0 {
+			dst = append(dst, digits[d&31])
+		}
+	}
+	return dst
+}
