@@ -28,9 +28,6 @@ const (
 	closeLinger = 500 * time.Millisecond
 )
 
-// keepAlive finds a peer that has vanished within two minutes.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
-
 // Why reading ended, between two frames.
 var (
 	errDrained     = errors.New("mllp: draining")

@@ -388,10 +388,22 @@ func beginsMessage(data []byte) answer {
 		return no
 	case len(data) <= 3:
 		return unknown
-	case isPunctuation(data[3]):
+	case isSeparator(data[3]):
 		return yes
 	}
 	return no
+}
+
+// isSeparator reports whether c can be a field separator: a printable ASCII
+// character that is neither letter, digit nor space.
+func isSeparator(c byte) bool {
+	switch {
+	case c <= ' ' || c >= 0x7F:
+		return false
+	case '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z':
+		return false
+	}
+	return true
 }
 
 // isBlank reports whether b holds nothing but white space and NUL.

@@ -109,6 +109,7 @@ func certificateReason(err error) Reason {
 	var (
 		invalid x509.CertificateInvalidError
 		unknown x509.UnknownAuthorityError
+		revoked interface{ Revoked() bool } // of tlsprops
 	)
 	switch {
 	case errors.As(err, &invalid):
@@ -122,6 +123,8 @@ func certificateReason(err error) Reason {
 		}
 	case errors.As(err, &unknown):
 		return ReasonTLSUnknownAuthority
+	case errors.As(err, &revoked) && revoked.Revoked():
+		return ReasonTLSRevoked
 	}
 	return ReasonTLSBadCertificate
 }

@@ -74,7 +74,8 @@ const (
 	ReasonTLSUnknownAuthority Reason = "tls_unknown_authority"  // its issuer is not trusted
 	ReasonTLSSelfSigned       Reason = "tls_self_signed"        // it is its own issuer, and not trusted
 	ReasonTLSWrongUsage       Reason = "tls_wrong_usage"        // it is not for clients (extended key usage)
-	ReasonTLSBadCertificate   Reason = "tls_bad_certificate"    // refused for another reason, such as revocation
+	ReasonTLSRevoked          Reason = "tls_revoked"            // it is on a revocation list
+	ReasonTLSBadCertificate   Reason = "tls_bad_certificate"    // refused for another reason
 	ReasonTLSPeerRefused      Reason = "tls_peer_refused"       // the client sent an alert, such as for our certificate
 	ReasonTLSFailed           Reason = "tls_failed"             // any other failure of the handshake
 )

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/carewire/carewire/internal/netserver"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // ErrServerClosed is returned by Serve and ListenAndServe after Shutdown, Close,
@@ -113,8 +114,11 @@ type Server struct {
 	Addr    string
 	Handler Handler
 
-	// TLSConfig makes the Server speak TLS. Its client certificate settings are
-	// the Server's. It is cloned.
+	// TLS makes the Server speak TLS, with the files that it names: they are
+	// loaded by Serve and, while that runs, again whenever they change. If nil, or
+	// not enabled, the Server speaks MLLP without TLS.
+	TLS *tlsprops.TlsProperties
+	// TLSConfig, if not nil, is used in place of TLS. It is cloned.
 	TLSConfig *tls.Config
 
 	// MaxMessageBytes limits the text of a frame. If zero, 16 MiB; a negative
@@ -225,6 +229,11 @@ func (s *Server) Validate() error {
 			return fmt.Errorf("mllp: Server.%s is %q: use one of %q", p.field, p.policy, p.allowed)
 		}
 	}
+	if s.TLS != nil && s.TLSConfig == nil {
+		if err := s.TLS.ValidateFor(tlsprops.Listener); err != nil {
+			return fmt.Errorf("mllp: Server.TLS: %w", err)
+		}
+	}
 	if c := s.TLSConfig; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
 		return errors.New("mllp: Server.TLSConfig has no certificate")
 	}
@@ -261,6 +270,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if err != nil {
 		ln.Close()
 		return err
+	}
+	if cfg.source != nil {
+		var watch sync.WaitGroup
+		watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+		watch.Go(func() { cfg.source.Watch(watching) })
+		defer watch.Wait()
+		defer stop()
 	}
 	err = s.net.Serve(ctx, ln, netserver.Options{
 		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
@@ -318,7 +334,7 @@ func (s *Server) drained(err error) error {
 
 // Transport returns "MLLPS" if the Server speaks TLS, else "MLLP".
 func (s *Server) Transport() string {
-	if s.TLSConfig != nil {
+	if s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled {
 		return "MLLPS"
 	}
 	return "MLLP"
@@ -332,7 +348,8 @@ func (s *Server) Conns() int { return s.net.Conns() }
 type config struct {
 	server  *Server // for control IDs
 	handler Handler
-	tls     *tls.Config // nil: plain
+	tls     *tls.Config      // nil: plain
+	source  *tlsprops.Source // of tls; nil if that was given
 	budget  *budget
 
 	maxMessage, maxJunk       int64
@@ -356,7 +373,7 @@ func (s *Server) config() (*config, error) {
 		rand.Read(s.idKey[:])
 		s.budget = &budget{left: orDefault(s.MaxBufferedBytes, max(256<<20, leastBudget(maxMessage)))}
 	})
-	return &config{
+	c := &config{
 		server:           s,
 		handler:          s.Handler,
 		tls:              s.TLSConfig.Clone(),
@@ -380,7 +397,18 @@ func (s *Server) config() (*config, error) {
 		truncated:        s.Truncated.or(PolicyResync),
 		logger:           s.Logger,
 		observe:          s.Observe,
-	}, nil
+	}
+	if c.tls != nil || s.TLS == nil || !s.TLS.Enabled {
+		return c, nil
+	}
+	var err error
+	if c.source, err = tlsprops.Load(*s.TLS); err == nil {
+		c.tls, err = c.source.ServerConfig()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mllp: Server.TLS: %w", err)
+	}
+	return c, nil
 }
 
 // orDefault returns v, or deflt if v is zero.

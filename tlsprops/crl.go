@@ -158,6 +158,10 @@ type revokedError struct {
 
 func (e *revokedError) Error() string { return e.text }
 
+// Revoked reports whether a list says so, rather than no list saying otherwise.
+// Connectors look for the method to name the reason in their events.
+func (e *revokedError) Revoked() bool { return !e.unknown }
+
 // check succeeds if one of chains has no revoked certificate and, with hard, a
 // current list for each certificate below its root.
 func (rs *revocations) check(chains [][]*x509.Certificate, now time.Time) error {
