@@ -135,3 +135,19 @@ func (e *Engine) channel(id string) (*channel, error) {
 	}
 	return nil, fmt.Errorf("%w: %s", ErrUnknownChannel, id)
 }
+
+// sendsByMLLP tells whether a message that comes into the channel cfg leaves by
+// MLLP somewhere. Package config has seen to it that there are no rings.
+func (e *Engine) sendsByMLLP(cfg *config.Channel) bool {
+	for _, d := range cfg.Destinations {
+		if d.TCP != nil {
+			return true
+		}
+		if d.Channel != nil {
+			if target, err := e.channel(d.Channel.ChannelID); err == nil && e.sendsByMLLP(target.cfg) {
+				return true
+			}
+		}
+	}
+	return false
+}

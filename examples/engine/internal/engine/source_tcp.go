@@ -114,6 +114,15 @@ func (s *tcpSource) close(ctx context.Context) error {
 
 // ServeMLLP makes a message durable. Only its nil lets an AA leave.
 func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, error) {
+	if r.Flags&mllp.IsAck != 0 {
+		// Nobody answers an acknowledgement, so it would wait at the head of a
+		// destination's queue for ever. Nothing is acknowledged here either.
+		s.log.Warn("an acknowledgement came in as a message and was dropped", "remote", r.RemoteAddr.String())
+		return nil, nil
+	}
+	if r.Flags&mllp.StrayControl != 0 && s.engine.sendsByMLLP(s.channel.cfg) {
+		return nil, &mllp.Nak{Code: mllp.AR, Text: "message holds framing characters and cannot be passed on"}
+	}
 	_, err := s.engine.store.Intake(ctx, store.Intake{
 		Channel: s.channel.cfg.ID, ControlID: string(r.Header.ControlID), Raw: r.Message,
 		Source: sourceMap(r), Destinations: s.destinations,
