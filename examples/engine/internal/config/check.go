@@ -314,8 +314,8 @@ func (d *decoder) tls(key string, p tlsprops.TlsProperties, role tlsprops.Role, 
 	}
 	if fe, ok := errors.AsType[*tlsprops.FieldError](err); ok {
 		text := fe.Err.Error()
-		if fe.Path != "" {
-			text = fe.Path + ": " + text
+		if strings.HasSuffix(fe.Field, "Path") || strings.HasSuffix(fe.Field, "Paths") || strings.HasSuffix(fe.Field, "File") {
+			text = strings.TrimPrefix(fe.Path+": "+text, ": ") // of other fields it would be a value
 		}
 		d.at(join(key, fe.Field), "%s", text)
 		return

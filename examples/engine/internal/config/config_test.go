@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/internal/interop"
+	"github.com/carewire/carewire/internal/testpki"
 )
 
 // marker stands for every value of the faulty configurations: no problem may
@@ -237,32 +240,97 @@ func TestVariablesAreReplacedOnceAndNeverAgain(t *testing.T) {
 }
 
 func TestSecretsComeFromFiles(t *testing.T) {
+	const secret = "${NAME} p:w "
 	dir := t.TempDir()
-	secret := filepath.Join(dir, "secret")
-	require.NoError(t, os.WriteFile(secret, []byte("${NAME} p:w \r\n"), 0o600))
-	text := strings.Replace(good, "transmissionMode: MLLP", "tls: {enabled: false, passphrase: 'file:${DIR}/secret'}", 1)
+	pair := testpki.NewCA(t, "Test CA").Server().Write(dir, "server")
+	encryptKey(t, pair.Key, secret)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "secret"), []byte(secret+"\r\n"), 0o600))
 	path := filepath.Join(dir, "engine.yaml")
-	for name, value := range map[string]string{"absolute": dir, "beside the configuration": "."} {
+	loadWith := func(passphrase string, vars map[string]string) (*config.Config, error) {
+		text := strings.Replace(good, "transmissionMode: MLLP",
+			"tls: {enabled: true, keyStorePath: server.key, certStorePath: server.crt, passphrase: '"+passphrase+"'}", 1)
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		cfg, err := config.Load(path, environment(map[string]string{"DIR": value}))
-		if err == nil {
-			assert.Equal(t, "${NAME} p:w ", cfg.Channels[0].Source.TCP.TLS.Passphrase, name)
-		}
+		return config.Load(path, environment(vars))
+	}
+	for name, value := range map[string]string{"absolute": dir, "beside the configuration": "."} {
+		cfg, err := loadWith("file:${DIR}/secret", map[string]string{"DIR": value})
 		require.NoError(t, err, name)
+		assert.Equal(t, secret, cfg.Channels[0].Source.TCP.TLS.Passphrase, name)
+		assert.Equal(t, pair.Key, cfg.Channels[0].Source.TCP.TLS.KeyStorePath, "relative to the file, too")
 	}
 
 	// What a variable holds is a value, not a reference to a file.
-	text = strings.Replace(text, "file:${DIR}/secret", "${DIR}", 1)
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	cfg, err := config.Load(path, environment(map[string]string{"DIR": "file:" + secret}))
+	_, err := loadWith("${REF}", map[string]string{"REF": "file:secret"})
+	require.ErrorContains(t, err, "engine.yaml:10: channels[0].source.tls.keyStorePath")
+	_, err = loadWith("${REF}", map[string]string{"REF": secret})
 	require.NoError(t, err)
-	assert.Equal(t, "file:"+secret, cfg.Channels[0].Source.TCP.TLS.Passphrase)
 
-	require.NoError(t, os.WriteFile(secret, make([]byte, 65<<10), 0o600))
-	text = strings.Replace(good, "transmissionMode: MLLP", "tls: {enabled: false, passphrase: 'file:secret'}", 1)
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	_, err = config.Load(path, environment(nil))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "secret"), make([]byte, 65<<10), 0o600))
+	_, err = loadWith("file:secret", nil)
 	require.ErrorContains(t, err, "it is not a secret")
+}
+
+// encryptKey replaces the key in path by the same under a passphrase.
+func encryptKey(t *testing.T, path, passphrase string) {
+	t.Helper()
+	openssl := interop.Need(t, "openssl")
+	cmd := exec.CommandContext(t.Context(), openssl, "pkcs8", "-topk8", "-in", path, "-out", path+".new", "-passout", "stdin")
+	cmd.Stdin = strings.NewReader(passphrase + "\n")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NoError(t, os.Rename(path+".new", path))
+}
+
+// What tlsprops has against a TLS block stands at the line of the setting.
+func TestTLSThatCannotBeHonouredIsRefusedAtItsLine(t *testing.T) {
+	dir := t.TempDir()
+	ca := testpki.NewCA(t, "Test CA")
+	ca.Write(dir, "ca.crt")
+	ca.Server().Write(dir, "server")
+	ca.Client("other").Write(dir, "other")
+	expired := ca.Issue(testpki.Options{Hosts: []string{"localhost"}, NotAfter: time.Now().Add(-time.Hour)})
+	expired.Write(dir, "expired")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "half.crt"), []byte("-----BEGIN CERTIFICATE-----\nMIIB\n"), 0o600))
+	path := filepath.Join(dir, "engine.yaml")
+
+	const serverKey, serverCert = "keyStorePath: server.key, ", "certStorePath: server.crt, "
+	for _, tt := range []struct {
+		name     string
+		old, tls string // in good, old is replaced by tls
+		line     int
+		key      string
+		text     string
+	}{
+		{"paths although it is off", "transmissionMode: MLLP", "tls: {enabled: false, certStorePath: server.crt}", 10, "source.tls.certStorePath", "enabled"},
+		{"listener without a key", "transmissionMode: MLLP", "tls: {enabled: true}", 10, "source.tls.keyStorePath", "missing"},
+		{"client certificates without a trust store", "transmissionMode: MLLP", "tls: {enabled: true, " + serverKey + serverCert + "requireClientCert: true}", 10, "source.tls.trustStorePath", "missing"},
+		{"version too old", "transmissionMode: MLLP", "tls: {enabled: true, " + serverKey + serverCert + "minVersion: SSLv3}", 10, "source.tls.minVersion", ""},
+		{"file that is not there", "transmissionMode: MLLP", "tls: {enabled: true, " + serverKey + "certStorePath: none.crt}", 10, "source.tls.certStorePath", "none.crt"},
+		{"half a certificate", "transmissionMode: MLLP", "tls: {enabled: true, " + serverKey + "certStorePath: half.crt}", 10, "source.tls.certStorePath", "half.crt"},
+		{"key of another certificate", "transmissionMode: MLLP", "tls: {enabled: true, " + serverCert + "keyStorePath: other.key}", 10, "source.tls", "belong together"},
+		{"expired certificate", "transmissionMode: MLLP", "tls: {enabled: true, keyStorePath: expired.key, certStorePath: expired.crt}", 10, "source.tls.certStorePath", "expired"},
+		{"setting of a listener on a client", "responseTimeout: 5s", "tls: {enabled: true, requireClientCert: true}", 16, "destinations[0].tls.requireClientCert", "remove it"},
+		{"trust store of a client that is not there", "responseTimeout: 5s", "tls: {enabled: true, trustStorePath: none.crt}", 16, "destinations[0].tls.trustStorePath", "none.crt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(path, []byte(strings.Replace(good, tt.old, tt.tls, 1)), 0o600))
+			_, err := config.Load(path, environment(nil))
+			var problems config.Problems
+			require.ErrorAs(t, err, &problems)
+			require.Len(t, problems, 1, "%v", err)
+			assert.Equal(t, tt.line, problems[0].Line, "%v", err)
+			assert.True(t, strings.HasPrefix(problems[0].Key, "channels[0]."+tt.key), "%v", err)
+			assert.Contains(t, problems[0].Text, tt.text)
+			assert.NotContains(t, problems[0].Text, "SSLv3", "a value is shown")
+		})
+	}
+	// The positive control: the same files, put right.
+	require.NoError(t, os.WriteFile(path, []byte(strings.NewReplacer(
+		"transmissionMode: MLLP", "tls: {enabled: true, "+serverKey+serverCert+"trustStorePath: ca.crt, requireClientCert: true, minVersion: TLSv1.2}",
+		"responseTimeout: 5s", "tls: {enabled: true, trustStorePath: ca.crt, keyStorePath: other.key, certStorePath: other.crt, sniServerName: lab.example.org}",
+	).Replace(good)), 0o600))
+	_, err := config.Load(path, environment(nil))
+	require.NoError(t, err)
 }
 
 func FuzzLoadNeverPanicsOrShowsAValue(f *testing.F) {

@@ -60,7 +60,9 @@ func tlsFor(p *tlsprops.TlsProperties, log *slog.Logger, opts Options) *tlsprops
 func (s *tcpSource) open(ctx context.Context) error {
 	if s.tls != nil {
 		// The server reads the files too, but then the port would be open already.
-		source, err := tlsprops.Load(*s.tls)
+		silent := *s.tls
+		silent.Logger = nil
+		source, err := tlsprops.Load(silent)
 		if err == nil {
 			_, err = source.ServerConfig()
 		}
