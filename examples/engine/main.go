@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		return exitError
 	}
 	if f.check {
-		fmt.Fprintf(stdout, "%s: no mistakes, %d channels\n", f.config, len(cfg.Channels))
+		fmt.Fprintf(stdout, "%s: no mistakes (channels: %d)\n", f.config, len(cfg.Channels))
 		return exitOK
 	}
 	if err := serve(ctx, cfg, env, newLogger(env, stderr)); err != nil {
