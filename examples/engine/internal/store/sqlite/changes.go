@@ -34,7 +34,7 @@ func (s *Store) Intake(ctx context.Context, in store.Intake) (int64, error) {
 // Delivered implements [store.Store].
 func (s *Store) Delivered(ctx context.Context, d *store.Delivery) error {
 	return s.submit(ctx, &request{apply: func(ctx context.Context, g *group) error {
-		_, err := g.complete(ctx, d, outcome{state: stateSent, lastError: d.LastError})
+		_, err := g.complete(ctx, d, outcome{state: doneSent, lastError: d.LastError})
 		return err
 	}})
 }
@@ -55,7 +55,7 @@ func (s *Store) Failed(ctx context.Context, d *store.Delivery, next time.Time, m
 
 // DeadLetter implements [store.Store].
 func (s *Store) DeadLetter(ctx context.Context, d *store.Delivery, maybeSent bool, reason string) error {
-	dead := outcome{state: stateDead, attempts: 1, maybeSent: maybeSent, lastError: reason}
+	dead := outcome{state: doneDead, attempts: 1, maybeSent: maybeSent, lastError: reason}
 	queued := false
 	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
 		queued, err = g.complete(ctx, d, dead)
@@ -77,7 +77,7 @@ func (s *Store) Forward(ctx context.Context, d *store.Delivery, in store.Intake)
 	var id int64
 	err = s.submit(ctx, &request{intake: true, size: len(in.Raw), apply: func(ctx context.Context, g *group) error {
 		id = 0
-		queued, err := g.complete(ctx, d, outcome{state: stateSent, lastError: d.LastError})
+		queued, err := g.complete(ctx, d, outcome{state: doneSent, lastError: d.LastError})
 		if err != nil || !queued {
 			return err
 		}
@@ -138,7 +138,7 @@ func newMessage(in store.Intake) (message, error) {
 
 // intake adds a message and its deliveries.
 func (g *group) intake(ctx context.Context, m message) (int64, error) {
-	channel, err := g.channel(ctx, m.Channel)
+	channel, err := g.number(ctx, queueName{channel: m.Channel})
 	if err != nil {
 		return 0, err
 	}
@@ -147,53 +147,41 @@ func (g *group) intake(ctx context.Context, m message) (int64, error) {
 	if _, err := g.db.insertMessage.ExecContext(ctx, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw); err != nil {
 		return 0, err
 	}
-	count := countOf(g.messages, channel)
+	count := g.countsOf(channel)
 	count.received++
 	if len(m.Destinations) == 0 {
 		count.filtered++
 	}
 	for _, destination := range m.Destinations {
-		queue, err := g.queue(ctx, channel, queueName{m.Channel, destination})
+		queue, err := g.number(ctx, queueName{m.Channel, destination})
 		if err != nil {
 			return 0, err
 		}
 		g.lastSeq++
-		if _, err := g.db.insertDelivery.ExecContext(ctx, g.lastSeq, queue, id); err != nil {
-			return 0, err
-		}
-		countOf(g.deliveries, queue).received++
+		g.queued = append(g.queued, queue, g.lastSeq, id)
+		g.countsOf(queue).received++
 	}
 	return id, nil
 }
 
 // An outcome is how a delivery leaves its queue.
 type outcome struct {
-	state     int64
-	attempts  int64 // to be added
-	maybeSent bool  // to be added
+	state     int
+	attempts  int  // to be added
+	maybeSent bool // to be added
 	lastError string
-}
-
-// queueOf returns the queue that a delivery of the caller's names.
-func (g *group) queueOf(d *store.Delivery) (int64, error) {
-	name := queueName{d.Message.Channel, d.Destination}
-	if id, ok := g.known.queues[name]; ok {
-		return id, nil
-	}
-	return 0, fmt.Errorf("%w: %d", store.ErrNotFound, d.Seq)
 }
 
 // complete takes a delivery out of its queue; queued tells whether it was in.
 func (g *group) complete(ctx context.Context, d *store.Delivery, o outcome) (queued bool, err error) {
-	queue, err := g.queueOf(d)
-	if err != nil {
-		return false, err
-	}
-	queued, err = g.end(ctx, d.Seq, queue, g.db.complete, o.state, o.attempts, o.maybeSent, o.lastError, g.now)
+	queue, queued, err := g.end(ctx, d, g.db.insertDone, o.state, o.attempts, o.maybeSent, o.lastError, g.now)
 	if !queued {
 		return false, err
 	}
-	if count := countOf(g.deliveries, queue); o.state == stateDead {
+	if _, err := g.db.deleteQueued.ExecContext(ctx, queue, d.Seq); err != nil {
+		return false, err
+	}
+	if count := g.countsOf(queue); o.state == doneDead {
 		count.dead++
 	} else {
 		count.sent++
@@ -203,40 +191,41 @@ func (g *group) complete(ctx context.Context, d *store.Delivery, o outcome) (que
 
 // fail keeps a delivery in its queue after an attempt; queued tells whether it was in.
 func (g *group) fail(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) (queued bool, err error) {
-	queue, err := g.queueOf(d)
-	if err != nil {
-		return false, err
-	}
-	return g.end(ctx, d.Seq, queue, g.db.failed, unix(next), maybeSent, reason)
+	_, queued, err = g.end(ctx, d, g.db.failed, unix(next), maybeSent, reason)
+	return queued, err
 }
 
 // end runs a statement that ends an attempt at a queued delivery. The statement's
-// last parameters are the delivery and its queue.
-func (g *group) end(ctx context.Context, seq, queue int64, statement *sql.Stmt, args ...any) (queued bool, err error) {
-	result, err := statement.ExecContext(ctx, append(args, seq, queue)...)
+// last parameters are the delivery's queue and sequence number.
+func (g *group) end(ctx context.Context, d *store.Delivery, statement *sql.Stmt, args ...any) (queue int64, queued bool, err error) {
+	queue, ok := g.find(queueName{d.Message.Channel, d.Destination})
+	if !ok {
+		return 0, false, fmt.Errorf("%w: %d", store.ErrNotFound, d.Seq)
+	}
+	result, err := statement.ExecContext(ctx, append(args, queue, d.Seq)...)
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
 	n, err := result.RowsAffected()
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
 	if n == 0 {
-		if _, err := g.db.delivery(ctx, seq); err != nil {
-			return false, err
+		if _, err := g.db.doneIn(ctx, d.Seq); err != nil {
+			return 0, false, err
 		}
 	}
-	g.ended = append(g.ended, seq)
-	return n > 0, nil
+	g.ended = append(g.ended, d.Seq)
+	return queue, n > 0, nil
 }
 
 // requeue gives a dead letter a new place at the end of its queue.
 func (g *group) requeue(ctx context.Context, seq int64) (int64, error) {
-	queue, err := g.db.delivery(ctx, seq)
+	queue, err := g.db.doneIn(ctx, seq)
 	if err != nil {
 		return 0, err
 	}
-	result, err := g.db.requeue.ExecContext(ctx, g.lastSeq+1, seq)
+	result, err := g.db.insertRequeued.ExecContext(ctx, g.lastSeq+1, seq)
 	if err != nil {
 		return 0, err
 	}
@@ -245,7 +234,10 @@ func (g *group) requeue(ctx context.Context, seq int64) (int64, error) {
 	} else if n == 0 {
 		return 0, fmt.Errorf("%w: %d is not a dead letter", store.ErrNotFound, seq)
 	}
+	if _, err := g.db.deleteDone.ExecContext(ctx, seq); err != nil {
+		return 0, err
+	}
 	g.lastSeq++
-	countOf(g.deliveries, queue).dead--
+	g.countsOf(queue).dead--
 	return g.lastSeq, nil
 }

@@ -39,13 +39,7 @@ type database struct {
 	conn    *sql.Conn // the writer's
 	readers *sql.DB
 
-	begin, commit, rollback *sql.Stmt
-
-	insertChannel, insertQueue, insertMessage, insertDelivery *sql.Stmt
-	countChannel, countQueue                                  *sql.Stmt
-	complete, failed, requeue, queueOf                        *sql.Stmt
-
-	pending, deadLetters, channelStats, queueStats *sql.Stmt // on readers
+	statements
 }
 
 // openDatabase opens the file at path, asserts its settings, migrates and checks it.
@@ -131,92 +125,43 @@ func (db *database) check(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// prepare readies every statement that is used more than once.
-func (db *database) prepare(ctx context.Context) error {
-	for _, p := range []struct {
-		stmt **sql.Stmt
-		on   interface {
-			PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-		}
-		query string
-	}{
-		{&db.begin, db.conn, "BEGIN IMMEDIATE"},
-		{&db.commit, db.conn, "COMMIT"},
-		{&db.rollback, db.conn, "ROLLBACK"},
-		{&db.insertChannel, db.conn, "INSERT INTO channel (id, name) VALUES (?, ?)"},
-		{&db.insertQueue, db.conn, "INSERT INTO queue (id, channel, destination) VALUES (?, ?, ?)"},
-		{&db.insertMessage, db.conn, "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES (?, ?, ?, ?, ?, ?)"},
-		{&db.insertDelivery, db.conn, "INSERT INTO delivery (seq, queue, message) VALUES (?, ?, ?)"},
-		{&db.countChannel, db.conn, "UPDATE channel SET received = received + ?, filtered = filtered + ? WHERE id = ?"},
-		{&db.countQueue, db.conn, "UPDATE queue SET received = received + ?, sent = sent + ?, dead = dead + ? WHERE id = ?"},
-		{&db.complete, db.conn, "UPDATE delivery SET state = ?, attempts = attempts + ?, maybe_sent = maybe_sent OR ?, last_error = ?, done_at = ? WHERE seq = ? AND queue = ? AND state = 0"},
-		{&db.failed, db.conn, "UPDATE delivery SET attempts = attempts + 1, next_at = ?, maybe_sent = maybe_sent OR ?, last_error = ? WHERE seq = ? AND queue = ? AND state = 0"},
-		{&db.requeue, db.conn, "UPDATE delivery SET seq = ?, state = 0, attempts = 0, next_at = 0, done_at = 0 WHERE seq = ? AND state = 2"},
-		{&db.queueOf, db.conn, "SELECT queue FROM delivery WHERE seq = ?"},
-		{&db.pending, db.readers, deliveries(stateQueued)},
-		{&db.deadLetters, db.readers, deliveries(stateDead)},
-		{&db.channelStats, db.readers, "SELECT id, received, filtered FROM channel WHERE name = ?"},
-		{&db.queueStats, db.readers, `
-			SELECT destination, received, sent, dead, coalesce((
-				SELECT m.received FROM message m WHERE m.id = (
-					SELECT d.message FROM delivery d WHERE d.queue = q.id AND d.state = 0 ORDER BY d.seq LIMIT 1)), 0)
-			FROM queue q WHERE channel = ? ORDER BY destination`},
-	} {
-		var err error
-		if *p.stmt, err = p.on.PrepareContext(ctx, p.query); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// deliveries is the query for one queue's deliveries in a state; the state is
-// spelled out so that its partial index serves.
-func deliveries(state int) string {
-	return fmt.Sprintf(`
-		SELECT d.seq, d.attempts, d.next_at, d.maybe_sent, d.last_error, m.id, m.received, m.control_id, m.source, m.raw
-		FROM delivery d JOIN message m ON m.id = d.message
-		WHERE d.queue = (SELECT q.id FROM queue q JOIN channel c ON c.id = q.channel WHERE c.name = ? AND q.destination = ?)
-		AND d.state = %d AND d.seq > ? ORDER BY d.seq LIMIT ?`, state)
-}
-
 // names are the rows that stand for channels and queues, and what was numbered last.
 type names struct {
-	channels    map[string]int64
 	queues      map[queueName]int64
 	lastMessage int64
 	lastSeq     int64
 }
 
+// A queueName names a queue, or, without a destination, a channel.
 type queueName struct{ channel, destination string }
 
 func (db *database) loadNames(ctx context.Context) (names, error) {
-	n := names{channels: make(map[string]int64), queues: make(map[queueName]int64)}
-	rows, err := db.conn.QueryContext(ctx, `
-		SELECT c.name, c.id, coalesce(q.destination, ''), coalesce(q.id, 0) FROM channel c LEFT JOIN queue q ON q.channel = c.id`)
+	n := names{queues: make(map[queueName]int64)}
+	rows, err := db.conn.QueryContext(ctx, "SELECT id, channel, destination FROM queue")
 	if err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var q queueName
-		var channelID, queueID int64
-		if err := rows.Scan(&q.channel, &channelID, &q.destination, &queueID); err != nil {
+		var id int64
+		if err := rows.Scan(&id, &q.channel, &q.destination); err != nil {
 			return n, fmt.Errorf("store: %w", classify(err))
 		}
-		n.channels[q.channel] = channelID
-		if queueID != 0 {
-			n.queues[q] = queueID
-		}
+		n.queues[q] = id
 	}
 	if err := rows.Err(); err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}
-	err = db.conn.QueryRowContext(ctx, "SELECT coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT max(seq) FROM delivery), 0)").
-		Scan(&n.lastMessage, &n.lastSeq)
+	var queued int64
+	err = db.conn.QueryRowContext(ctx, `
+		SELECT coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT max(seq) FROM done), 0),
+			coalesce((SELECT max((SELECT max(d.seq) FROM queued d WHERE d.queue = q.id)) FROM queue q), 0)`).
+		Scan(&n.lastMessage, &n.lastSeq, &queued)
 	if err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}
+	n.lastSeq = max(n.lastSeq, queued)
 	return n, nil
 }
 
@@ -225,8 +170,8 @@ func (db *database) loadNames(ctx context.Context) (names, error) {
 func (db *database) recoverHeads(ctx context.Context) error {
 	_, err := db.conn.ExecContext(ctx, `
 		BEGIN IMMEDIATE;
-		UPDATE delivery SET maybe_sent = 1 WHERE (SELECT orderly FROM shutdown) = 0 AND seq IN (
-			SELECT (SELECT min(d.seq) FROM delivery d WHERE d.queue = q.id AND d.state = 0) FROM queue q);
+		UPDATE queued SET maybe_sent = 1 WHERE (SELECT orderly FROM shutdown) = 0 AND (queue, seq) IN (
+			SELECT q.id, (SELECT min(d.seq) FROM queued d WHERE d.queue = q.id) FROM queue q);
 		UPDATE shutdown SET orderly = 0;
 		COMMIT`)
 	if err != nil {
@@ -236,15 +181,16 @@ func (db *database) recoverHeads(ctx context.Context) error {
 	return nil
 }
 
-// noteOrderly marks the deliveries whose attempt has no known end, and notes an
+// noteOrderly marks the deliveries (by sequence number, with their queues) whose
+// attempt has no known end, and notes an
 // orderly shutdown.
-func (db *database) noteOrderly(ctx context.Context, attempting map[int64]struct{}) error {
+func (db *database) noteOrderly(ctx context.Context, attempting map[int64]int64) error {
 	if _, err := db.begin.ExecContext(ctx); err != nil {
 		return classify(err)
 	}
 	err := func() error {
-		for seq := range attempting {
-			if _, err := db.conn.ExecContext(ctx, "UPDATE delivery SET maybe_sent = 1 WHERE seq = ? AND state = 0", seq); err != nil {
+		for seq, queue := range attempting {
+			if _, err := db.conn.ExecContext(ctx, "UPDATE queued SET maybe_sent = 1 WHERE queue = ? AND seq = ?", queue, seq); err != nil {
 				return err
 			}
 		}
@@ -254,6 +200,9 @@ func (db *database) noteOrderly(ctx context.Context, attempting map[int64]struct
 		_, err := db.commit.ExecContext(ctx)
 		return err
 	}()
+	if err != nil {
+		db.rollback.ExecContext(ctx) //nolint:errcheck // SQLite may have done so itself
+	}
 	return classify(err)
 }
 
@@ -269,6 +218,9 @@ func (db *database) checkpoint(ctx context.Context) error {
 // last connection; when that fails, the log stays and the next opening does it.
 func (db *database) close() error {
 	var errs []error
+	for _, statement := range db.all { // an open one keeps its connection's files open
+		errs = append(errs, statement.Close())
+	}
 	if db.readers != nil {
 		errs = append(errs, db.readers.Close())
 	}
@@ -281,9 +233,9 @@ func (db *database) close() error {
 	return classify(errors.Join(errs...))
 }
 
-// delivery returns the queue of a delivery in any state.
-func (db *database) delivery(ctx context.Context, seq int64) (queue int64, err error) {
-	err = db.queueOf.QueryRowContext(ctx, seq).Scan(&queue)
+// doneIn returns the queue of a delivery that is done.
+func (db *database) doneIn(ctx context.Context, seq int64) (queue int64, err error) {
+	err = db.doneQueue.QueryRowContext(ctx, seq).Scan(&queue)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("%w: %d", store.ErrNotFound, seq)
 	}

@@ -10,98 +10,83 @@ import (
 // writer's own until it is committed. It is owned by the writer.
 type group struct {
 	db          *database
-	now         int64
+	known       *names // what was committed before; read only
+	now         int64  // Unix nanoseconds
 	lastMessage int64
 	lastSeq     int64
-	known       *names // what was committed before; read only
-	channels    map[string]int64
-	queues      map[queueName]int64
-	messages    map[int64]*channelDelta
-	deliveries  map[int64]*queueDelta
-	ended       []int64 // sequence numbers whose attempt has ended
+	queues      map[queueName]int64 // new ones
+	queued      []any               // rows of the table queued, yet to be inserted
+	counts      map[int64]*counts   // by queue
+	ended       []int64             // sequence numbers whose attempt has ended
 }
 
-// What a group adds to the counters of a channel and of a queue.
-type (
-	channelDelta struct{ received, filtered int64 }
-	queueDelta   struct{ received, sent, dead int64 }
-)
+// counts are what a group adds to the counters of a queue or channel.
+type counts struct{ received, filtered, sent, dead int64 }
 
 func newGroup(db *database, known *names) *group {
 	return &group{
 		db:          db,
+		known:       known,
 		now:         time.Now().UnixNano(),
 		lastMessage: known.lastMessage,
 		lastSeq:     known.lastSeq,
-		known:       known,
-		channels:    make(map[string]int64),
 		queues:      make(map[queueName]int64),
-		messages:    make(map[int64]*channelDelta),
-		deliveries:  make(map[int64]*queueDelta),
+		counts:      make(map[int64]*counts),
 	}
 }
 
 // adopt takes over what a committed group added.
 func (n *names) adopt(g *group) {
 	n.lastMessage, n.lastSeq = g.lastMessage, g.lastSeq
-	maps.Copy(n.channels, g.channels)
 	maps.Copy(n.queues, g.queues)
 }
 
-// channel returns the number of a channel, and gives it one if it is new.
-func (g *group) channel(ctx context.Context, name string) (int64, error) {
-	if id, ok := g.known.channels[name]; ok {
-		return id, nil
+// find returns the number of a queue or channel, if it has one.
+func (g *group) find(name queueName) (id int64, ok bool) {
+	if id, ok = g.known.queues[name]; !ok {
+		id, ok = g.queues[name]
 	}
-	if id, ok := g.channels[name]; ok {
-		return id, nil
-	}
-	id := int64(len(g.known.channels) + len(g.channels) + 1) // rows are never deleted
-	if _, err := g.db.insertChannel.ExecContext(ctx, id, name); err != nil {
-		return 0, err
-	}
-	g.channels[name] = id
-	return id, nil
+	return id, ok
 }
 
-// queue returns the number of a queue, and gives it one if it is new.
-func (g *group) queue(ctx context.Context, channel int64, name queueName) (int64, error) {
-	if id, ok := g.known.queues[name]; ok {
+// number returns the number of a queue or channel, and gives it one if it is new.
+func (g *group) number(ctx context.Context, name queueName) (int64, error) {
+	if id, ok := g.find(name); ok {
 		return id, nil
 	}
-	if id, ok := g.queues[name]; ok {
-		return id, nil
-	}
-	id := int64(len(g.known.queues) + len(g.queues) + 1)
-	if _, err := g.db.insertQueue.ExecContext(ctx, id, channel, name.destination); err != nil {
+	id := int64(len(g.known.queues) + len(g.queues) + 1) // rows are never deleted
+	if _, err := g.db.insertQueue.ExecContext(ctx, id, name.channel, name.destination); err != nil {
 		return 0, err
 	}
 	g.queues[name] = id
 	return id, nil
 }
 
-// countOf returns the counters' changes of a channel or queue.
-func countOf[T any](m map[int64]*T, id int64) *T {
-	d, ok := m[id]
+// countsOf returns what is to be added to the counters of a queue or channel.
+func (g *group) countsOf(id int64) *counts {
+	c, ok := g.counts[id]
 	if !ok {
-		d = new(T)
-		m[id] = d
+		c = new(counts)
+		g.counts[id] = c
 	}
-	return d
+	return c
 }
 
-// count writes the counters: once for the whole group.
-func (g *group) count(ctx context.Context) error {
-	for id, d := range g.messages {
-		if _, err := g.db.countChannel.ExecContext(ctx, d.received, d.filtered, id); err != nil {
+// finish writes what is cheaper to write once for the whole group: the new
+// deliveries, which nobody can have completed yet, and the counters.
+func (g *group) finish(ctx context.Context) error {
+	for len(g.queued) > 0 {
+		rows, statement := 1, g.db.insertQueued
+		if len(g.queued) >= manyQueued*queuedColumns {
+			rows, statement = manyQueued, g.db.insertManyQueued
+		}
+		if _, err := statement.ExecContext(ctx, g.queued[:rows*queuedColumns]...); err != nil {
 			return err
 		}
+		g.queued = g.queued[rows*queuedColumns:]
 	}
-	for id, d := range g.deliveries {
-		if *d == (queueDelta{}) {
-			continue
-		}
-		if _, err := g.db.countQueue.ExecContext(ctx, d.received, d.sent, d.dead, id); err != nil {
+	for id, c := range g.counts {
+		if _, err := g.db.count.ExecContext(ctx, c.received, c.filtered, c.sent, c.dead, id); err != nil {
 			return err
 		}
 	}

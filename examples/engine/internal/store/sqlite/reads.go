@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -32,7 +31,7 @@ func (s *Store) DeadLetters(ctx context.Context, channel, destination string, af
 // Stats implements [store.Store].
 func (s *Store) Stats(ctx context.Context, channel string) (store.Stats, error) {
 	return read(s, func(db *database) (store.Stats, error) {
-		return db.stats(ctx, channel)
+		return stats(ctx, db.stats, channel)
 	})
 }
 
@@ -49,7 +48,7 @@ func read[T any](s *Store, query func(*database) (T, error)) (result T, err erro
 	return result, nil
 }
 
-// list runs one of the queries that the function deliveries makes.
+// list runs the query for a queue's deliveries or dead letters.
 func list(ctx context.Context, query *sql.Stmt, channel, destination string, after int64, limit int) ([]store.Delivery, error) {
 	rows, err := query.QueryContext(ctx, channel, destination, after, limit)
 	if err != nil {
@@ -80,32 +79,23 @@ func list(ctx context.Context, query *sql.Stmt, channel, destination string, aft
 	return list, rows.Err()
 }
 
-func (db *database) stats(ctx context.Context, channel string) (store.Stats, error) {
+// stats runs the query for a channel's counters: one statement, one snapshot.
+func stats(ctx context.Context, query *sql.Stmt, channel string) (store.Stats, error) {
 	var stats store.Stats
-	var id int64
-	// One snapshot for all that is counted.
-	tx, err := db.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return stats, err
-	}
-	defer tx.Rollback() //nolint:errcheck // it has only read
-	err = tx.StmtContext(ctx, db.channelStats).QueryRowContext(ctx, channel).Scan(&id, &stats.Received, &stats.Filtered)
-	if errors.Is(err, sql.ErrNoRows) {
-		return store.Stats{}, nil
-	}
-	if err != nil {
-		return stats, err
-	}
-	rows, err := tx.StmtContext(ctx, db.queueStats).QueryContext(ctx, id)
+	rows, err := query.QueryContext(ctx, channel)
 	if err != nil {
 		return stats, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var d store.DestinationStats
-		var oldest int64
-		if err := rows.Scan(&d.Name, &d.Received, &d.Sent, &d.Error, &oldest); err != nil {
+		var filtered, oldest int64
+		if err := rows.Scan(&d.Name, &d.Received, &filtered, &d.Sent, &d.Error, &oldest); err != nil {
 			return stats, err
+		}
+		if d.Name == "" {
+			stats.Received, stats.Filtered = d.Received, filtered
+			continue
 		}
 		d.Queued, d.OldestQueued = d.Received-d.Sent-d.Error, fromUnix(oldest)
 		stats.Sent += d.Sent

@@ -10,11 +10,10 @@ import (
 // applicationID marks the file as ours ("crwr"), for file(1) and for Open.
 const applicationID = 0x63727772
 
-// The states of a delivery. They are spelled out in partial indexes and queries.
+// How a delivery was done. The numbers are spelled out in a partial index and in queries.
 const (
-	stateQueued = 0
-	stateSent   = 1
-	stateDead   = 2
+	doneSent = 1
+	doneDead = 2
 )
 
 // migrations brings a database of version i to version i+1. Each runs in one
@@ -22,20 +21,15 @@ const (
 // change one that was released; add one.
 var migrations = []string{
 	`
-CREATE TABLE channel (
-	id       INTEGER PRIMARY KEY,
-	name     TEXT NOT NULL UNIQUE,
-	received INTEGER NOT NULL DEFAULT 0, -- messages
-	filtered INTEGER NOT NULL DEFAULT 0  -- messages without a destination
-) STRICT;
-
--- A queue is a channel's destination. Its counters add up: what is neither sent
--- nor dead is queued.
+-- A channel is the row with destination '': what it received are messages. The
+-- other rows are the channel's queues: what they received are deliveries, and what
+-- is neither sent nor dead is queued. One table, as a commit then changes one page.
 CREATE TABLE queue (
 	id          INTEGER PRIMARY KEY,
-	channel     INTEGER NOT NULL REFERENCES channel,
+	channel     TEXT NOT NULL,
 	destination TEXT NOT NULL,
 	received    INTEGER NOT NULL DEFAULT 0,
+	filtered    INTEGER NOT NULL DEFAULT 0, -- of a channel: messages without a destination
 	sent        INTEGER NOT NULL DEFAULT 0,
 	dead        INTEGER NOT NULL DEFAULT 0,
 	UNIQUE (channel, destination)
@@ -43,29 +37,38 @@ CREATE TABLE queue (
 
 CREATE TABLE message (
 	id         INTEGER PRIMARY KEY,
-	channel    INTEGER NOT NULL REFERENCES channel,
+	channel    INTEGER NOT NULL REFERENCES queue,
 	received   INTEGER NOT NULL, -- Unix nanoseconds
 	control_id BLOB NOT NULL,    -- any bytes
 	source     TEXT,             -- JSON object of texts, or NULL
 	raw        BLOB NOT NULL
 ) STRICT;
 
-CREATE TABLE delivery (
-	seq        INTEGER PRIMARY KEY,
+-- A delivery is in one of two tables. Here, while it waits: in order, and small
+-- however long the history grows.
+CREATE TABLE queued (
 	queue      INTEGER NOT NULL REFERENCES queue,
+	seq        INTEGER NOT NULL,
 	message    INTEGER NOT NULL REFERENCES message,
-	state      INTEGER NOT NULL DEFAULT 0, -- 0 queued, 1 sent, 2 dead letter
 	attempts   INTEGER NOT NULL DEFAULT 0,
 	next_at    INTEGER NOT NULL DEFAULT 0, -- Unix nanoseconds
 	maybe_sent INTEGER NOT NULL DEFAULT 0,
 	last_error TEXT NOT NULL DEFAULT '',
-	done_at    INTEGER NOT NULL DEFAULT 0  -- Unix nanoseconds
-) STRICT;
+	PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
 
--- What is sent is in neither index: they hold what is waiting, in order of seq,
--- and stay small however long the history grows.
-CREATE INDEX delivery_queued ON delivery (queue) WHERE state = 0;
-CREATE INDEX delivery_dead ON delivery (queue) WHERE state = 2;
+-- And here, when it is done.
+CREATE TABLE done (
+	seq        INTEGER PRIMARY KEY,
+	queue      INTEGER NOT NULL REFERENCES queue,
+	message    INTEGER NOT NULL REFERENCES message,
+	state      INTEGER NOT NULL, -- 1 sent, 2 dead letter
+	attempts   INTEGER NOT NULL,
+	maybe_sent INTEGER NOT NULL,
+	last_error TEXT NOT NULL,
+	done_at    INTEGER NOT NULL -- Unix nanoseconds
+) STRICT;
+CREATE INDEX done_dead ON done (queue) WHERE state = 2;
 
 -- Whether the last process closed the store.
 CREATE TABLE shutdown (orderly INTEGER NOT NULL) STRICT;

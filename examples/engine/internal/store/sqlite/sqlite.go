@@ -51,9 +51,9 @@ import (
 )
 
 const (
-	// defaultReserve holds the log of some thousand completions between two
-	// checkpoints, and the pages that a checkpoint appends.
-	defaultReserve = 16 << 20
+	// defaultReserve holds what a checkpoint moves (logLength), with room for
+	// a large message.
+	defaultReserve = 32 << 20
 
 	databaseName = "engine.db"
 	lockName     = "lock"
@@ -63,7 +63,7 @@ const (
 // Options are the settings of a store. The zero value is for production.
 type Options struct {
 	// Reserve is the space in bytes that is set aside for completions on a full
-	// disk. If zero, 16 MiB; if negative, none.
+	// disk. If zero, 32 MiB; if negative, none.
 	Reserve int64
 
 	// Logger is told when the store fails, fills up and recovers. If nil,
@@ -92,9 +92,9 @@ type Store struct {
 	db      *database // guarded by reading; nil while failed and after Close
 
 	mu         sync.Mutex
-	sick       error              // guarded by mu; what Healthy returns
-	attempting map[int64]struct{} // guarded by mu; sequence numbers announced by Attempting, without an end yet
-	closeErr   error              // set by run, read after stopped is closed
+	sick       error               // guarded by mu; what Healthy returns
+	attempting map[int64]queueName // guarded by mu; by sequence number: announced by Attempting, without an end yet
+	closeErr   error               // set by run, read after stopped is closed
 }
 
 var _ store.Store = (*Store)(nil)
@@ -124,7 +124,7 @@ func open(ctx context.Context, dir string, opts *Options, synchronous int64) (_ 
 		requests:    make(chan *request),
 		closing:     make(chan struct{}),
 		stopped:     make(chan struct{}),
-		attempting:  make(map[int64]struct{}),
+		attempting:  make(map[int64]queueName),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -145,38 +145,47 @@ func open(ctx context.Context, dir string, opts *Options, synchronous int64) (_ 
 	if err := createFile(path); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	if s.db, err = openDatabase(ctx, path, synchronous, s.log); err != nil {
-		return nil, err
-	}
-	if err := s.begin(ctx); err != nil {
-		s.db.close()
+	if err := s.begin(ctx, path); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// begin readies the writer on a database that was just opened and starts it.
-func (s *Store) begin(ctx context.Context) error {
-	err := s.db.recoverHeads(ctx)
-	if faultOf(err) == faultFull {
-		// The marks must not be missing: they are what the reserve is for.
+// begin opens the database, recovers what a crash left, and starts the writer.
+func (s *Store) begin(ctx context.Context, path string) error {
+	db, err := s.recover(ctx, path)
+	if errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrFailed) {
+		// Opening takes some space, and a disk that is full can look like one
+		// that fails: that, too, is what the reserve is for.
 		if err = s.reserve.release(); err == nil {
-			err = s.db.recoverHeads(ctx)
+			db, err = s.recover(ctx, path)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	names, err := s.db.loadNames(ctx)
+	names, err := db.loadNames(ctx)
 	if err != nil {
-		return err
+		return errors.Join(err, db.close())
 	}
-	s.writer = writer{store: s, db: s.db, names: names}
+	s.db = db
+	s.writer = writer{store: s, db: db, names: names}
 	if err := s.reserve.take(); err != nil {
 		s.writer.becomeFull(err)
 	}
 	go s.writer.run()
 	return nil
+}
+
+func (s *Store) recover(ctx context.Context, path string) (*database, error) {
+	db, err := openDatabase(ctx, path, s.synchronous, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.recoverHeads(ctx); err != nil {
+		return nil, errors.Join(err, db.close())
+	}
+	return db, nil
 }
 
 // Healthy implements [store.Store].
@@ -199,7 +208,7 @@ func (s *Store) setSick(err error) {
 func (s *Store) Attempting(d *store.Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.attempting[d.Seq] = struct{}{}
+	s.attempting[d.Seq] = queueName{d.Message.Channel, d.Destination}
 }
 
 // attemptEnded is called when the end of an attempt is durable.

@@ -15,14 +15,17 @@ const (
 	// A group takes at most this many requests and, once over, no more payload,
 	// so that one caller's wait stays bounded.
 	groupRequests = 256
-	groupBytes    = 16 << 20
+	groupBytes    = 8 << 20
 
-	// The log is moved into the database after this many groups or bytes of
-	// payload: some 10 to 20 MiB of log. On a full disk, where the log must live
-	// within the reserve, more often.
-	checkpointGroups     = 512
-	checkpointGroupsFull = 64
-	checkpointBytes      = 8 << 20
+	// The log is moved into the database when about this many bytes are in it,
+	// or as many as half the reserve, if that is less: on a disk that has become
+	// full the reserve must hold what is moved, or the log could not start anew.
+	logLength = 8 << 20
+
+	// What a group adds to the log beside its payload, in bytes: some pages for
+	// itself, and parts of pages for each request.
+	logPerGroup   = 6 * 4096
+	logPerRequest = 512
 
 	probeInterval  = time.Second      // how often a full disk is looked at
 	reopenInterval = time.Second      // until the first attempt to reopen; doubles
@@ -83,8 +86,7 @@ type writer struct {
 	condition condition
 	reason    error         // what Healthy says
 	pause     time.Duration // between attempts to get well
-	groups    int           // since the last checkpoint
-	bytes     int           // payload since the last checkpoint
+	logged    int64         // about how many bytes the log has grown by since the last checkpoint
 }
 
 // run serves requests until Close.
@@ -180,17 +182,17 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 		return nil, err
 	}
 	g := newGroup(w.db, &w.names)
-	size := 0
+	size := logPerGroup
 	for _, r := range requests {
 		r.err = r.apply(ctx, g)
 		if r.err != nil && !errors.Is(r.err, store.ErrNotFound) { // that one has changed nothing
 			culprit, err = r, r.err
 			break
 		}
-		size += r.size
+		size += r.size + logPerRequest
 	}
 	if err == nil {
-		err = g.count(ctx)
+		err = g.finish(ctx)
 	}
 	if err == nil {
 		_, err = w.db.commit.ExecContext(ctx)
@@ -201,8 +203,7 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 		return culprit, err
 	}
 	w.names.adopt(g)
-	w.groups++
-	w.bytes += size
+	w.logged += int64(size)
 	for _, seq := range g.ended {
 		w.store.attemptEnded(seq)
 	}
@@ -214,16 +215,17 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 
 // maybeCheckpoint keeps the log short. The callers have their answers already.
 func (w *writer) maybeCheckpoint() {
-	due := w.groups >= checkpointGroups || w.bytes >= checkpointBytes ||
-		w.condition == full && w.groups >= checkpointGroupsFull
-	if w.condition == failed || !due {
-		return
+	limit := int64(logLength)
+	if half := w.store.reserve.size / 2; half > 0 {
+		limit = min(limit, half)
 	}
-	w.checkpoint()
+	if w.condition != failed && w.logged >= limit {
+		w.checkpoint()
+	}
 }
 
 func (w *writer) checkpoint() {
-	w.groups, w.bytes = 0, 0
+	w.logged = 0
 	err := w.db.checkpoint(context.Background())
 	switch faultOf(err) {
 	case faultNone, faultRequest, faultBusy:
@@ -307,7 +309,7 @@ func (w *writer) reopen() error {
 		return errors.Join(err, db.close())
 	}
 	w.db, w.names = db, names
-	w.groups, w.bytes = 0, 0
+	w.logged = 0
 	s.swap(db)
 	return nil
 }
@@ -319,9 +321,13 @@ func (w *writer) shutdown() error {
 	if w.condition == failed {
 		errs = append(errs, fmt.Errorf("store: closed while failed: %w", w.reason))
 	} else {
+		attempting := make(map[int64]int64)
 		s.mu.Lock()
-		err := w.db.noteOrderly(context.Background(), s.attempting)
+		for seq, name := range s.attempting {
+			attempting[seq] = w.names.queues[name]
+		}
 		s.mu.Unlock()
+		err := w.db.noteOrderly(context.Background(), attempting)
 		s.swap(nil)
 		errs = append(errs, err, w.db.close())
 	}
