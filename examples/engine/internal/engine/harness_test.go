@@ -52,8 +52,8 @@ func (l *log) String() string {
 
 func (l *log) count(text string) int { return strings.Count(l.String(), text) }
 
-func (l *log) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+func (l *log) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: level}))
 }
 
 // openStore opens the store in dir and closes it at the end of the test.
@@ -76,8 +76,11 @@ type running struct {
 // start runs an engine with the channels on st.
 func start(t testing.TB, st store.Store, channels ...config.Channel) *running {
 	t.Helper()
-	l := new(log)
-	e := engine.New(&config.Config{Channels: channels}, st, engine.Options{Logger: l.logger(), TLSReloadInterval: 20 * time.Millisecond})
+	l, level := new(log), slog.LevelDebug
+	if _, ok := t.(*testing.B); ok {
+		level = slog.LevelInfo // as in production
+	}
+	e := engine.New(&config.Config{Channels: channels}, st, engine.Options{Logger: l.logger(level), TLSReloadInterval: 20 * time.Millisecond})
 	e.StartDestinations()
 	require.NoError(t, e.StartSources(t.Context()))
 	r := &running{Engine: e, t: t, log: l}

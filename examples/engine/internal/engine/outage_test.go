@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -48,7 +49,7 @@ func TestOutageOfHoursIsQuietAndEndsInOrder(t *testing.T) {
 		ch := channel("adt", toFile("archive", dir))
 		ch.Destinations[0].Queue.RetryInterval = 10 * time.Second
 		l := new(log)
-		e := engine.New(&config.Config{Channels: []config.Channel{ch}}, st, engine.Options{Logger: l.logger()})
+		e := engine.New(&config.Config{Channels: []config.Channel{ch}}, st, engine.Options{Logger: l.logger(slog.LevelDebug)})
 		e.StartDestinations()
 
 		time.Sleep(4 * time.Hour)

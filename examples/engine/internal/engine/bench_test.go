@@ -1,0 +1,101 @@
+package engine_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carewire/carewire/examples/engine/internal/store/barecommit"
+	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
+	"github.com/carewire/carewire/mllp"
+)
+
+// BenchmarkEngine measures acknowledged messages of 1 KiB a second over MLLP,
+// from stop-and-wait senders in this process, and in the same run what a bare
+// group commit on SQLite does with as many callers. "ratio" is ours to that.
+// Queued: the destination is down, so that intake alone is measured. Delivered:
+// it works meanwhile, and is another MLLP server in this process.
+func BenchmarkEngine(b *testing.B) {
+	p := newPKI(b)
+	for _, conns := range []int{1, 50} {
+		for _, mode := range []string{"plain", "mutual TLS"} {
+			for _, destination := range []string{"queued", "delivered"} {
+				b.Run(fmt.Sprintf("conns=%d/%s/%s", conns, mode, destination), func(b *testing.B) {
+					benchmarkEngine(b, conns, mode == "mutual TLS", destination == "queued", p)
+				})
+			}
+		}
+	}
+}
+
+func benchmarkEngine(b *testing.B, conns int, secure, down bool, p *pki) {
+	st, err := sqlite.Open(b.Context(), b.TempDir(), nil)
+	require.NoError(b, err)
+	defer st.Close()
+	lab := newReceiver(b)
+	if down {
+		lab.down()
+	}
+	ch := channel("adt", toTCP("lab", lab.addr))
+	ch.Destinations[0].Queue.RetryInterval = time.Hour
+	dialer := new(mllp.Dialer)
+	if secure {
+		ch.Source.TCP.TLS, dialer.TLS = p.server(), p.client()
+	}
+	e := start(b, st, ch)
+	defer e.stop()
+	addr := e.addr("adt")
+	senders := make([]*mllp.Conn, conns)
+	for i := range senders {
+		senders[i], err = dialer.DialContext(b.Context(), "tcp", addr)
+		require.NoError(b, err)
+		defer senders[i].Close()
+	}
+	msg := message("BENCH-1")
+	msg = append(msg, "OBX|1|TX|||"...)
+	for len(msg) < 1024 {
+		msg = append(msg, 'x')
+	}
+	bare, err := barecommit.Open(b.Context(), b.TempDir(), len(msg))
+	require.NoError(b, err)
+	defer bare.Close()
+
+	// In slices by turns, so that what the machine does meanwhile hits both.
+	var ours, limit time.Duration
+	const slices = 20
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range slices {
+		n := b.N/slices + min(1, max(0, b.N%slices-i))
+		ours += elapsed(b, conns, n, func(c int) error { _, err := senders[c].Send(b.Context(), msg); return err })
+		b.StopTimer()
+		limit += elapsed(b, conns, n, func(int) error { return bare.Put() })
+		b.StartTimer()
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/ours.Seconds(), "msg/s")
+	b.ReportMetric(float64(b.N)/limit.Seconds(), "bare-msg/s")
+	b.ReportMetric(limit.Seconds()/ours.Seconds(), "ratio")
+}
+
+// elapsed is how long n puts take, from as many callers.
+func elapsed(b *testing.B, callers, n int, put func(caller int) error) time.Duration {
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for c := range callers {
+		mine := n/callers + min(1, max(0, n%callers-c))
+		wg.Go(func() {
+			for range mine {
+				if err := put(c); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(begin)
+}
