@@ -75,7 +75,7 @@ func launch(t *testing.T, env []string, args ...string) *process {
 	p := &process{t: t, cmd: exec.Command(self, args...), stdout: new(output), stderr: new(output), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.Dir = t.TempDir()
-	p.cmd.Env = append([]string{asEngine + "=1", "PORT=0", "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, env...)
+	p.cmd.Env = append([]string{asEngine + "=1", "PORT=0", "PATH=" + os.Getenv("PATH")}, env...)
 	require.NoError(t, p.cmd.Start())
 	go func() {
 		defer close(p.exited)

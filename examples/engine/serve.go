@@ -44,7 +44,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, log 
 		return err
 	}
 	eng := engine.New(cfg, st, engine.Options{Logger: log})
-	eng.StartDestinations()
+	eng.StartDestinations() //nolint:contextcheck // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
 
@@ -59,7 +59,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, log 
 		return err
 	}
 	server.SetPhase(api.Ready)
-	log.Info("engine ready", "channels", len(cfg.Channels), "data", cfg.DataDir, "server", id)
+	log.InfoContext(ctx, "engine ready", "channels", len(cfg.Channels), "data", cfg.DataDir, "server", id)
 
 	select {
 	case <-ctx.Done():
@@ -67,11 +67,11 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, log 
 		err = fmt.Errorf("the API failed: %w", err)
 	}
 	end()
-	log.Info("shutting down", "within", drainTime)
+	log.InfoContext(ctx, "shutting down", "within", drainTime)
 	server.SetPhase(api.ShuttingDown)
 	if drainErr := eng.StopSources(drain); drainErr != nil {
 		// Their senders have no acknowledgement and send again: nothing is lost.
-		log.Warn("messages being received were cut off", "err", drainErr)
+		log.WarnContext(ctx, "messages being received were cut off", "err", drainErr)
 	}
 	return err
 }
@@ -92,7 +92,7 @@ func listenHTTP(ctx context.Context, addr string, handler http.Handler, log *slo
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	log.Info("API listens", "addr", ln.Addr().String())
+	log.InfoContext(ctx, "API listens", "addr", ln.Addr().String())
 	failed, done := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(done)

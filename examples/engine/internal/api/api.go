@@ -116,9 +116,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // guard bounds what a request may be, and keeps a panic to itself.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
 		defer func() {
 			if v := recover(); v != nil {
-				s.log.Error("panic in the API", "path", r.Pattern, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+				s.log.ErrorContext(ctx, "panic in the API", "path", r.Pattern, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 				answer(w, http.StatusInternalServerError, failure{Error: "Internal Server Error"})
 			}
 		}()
@@ -199,7 +200,7 @@ func (s *Server) command(run func(context.Context, string) error) http.HandlerFu
 		id := r.PathValue("id")
 		err := run(ctx, id)
 		if err != nil {
-			s.log.Warn("command failed", "command", r.Pattern, "err", err)
+			s.log.WarnContext(ctx, "command failed", "command", r.Pattern, "err", err)
 		}
 		switch {
 		case err == nil || r.URL.Query().Get("returnErrors") != "true":

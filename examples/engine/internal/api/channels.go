@@ -145,7 +145,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusNotFound, failure{Error: "Channel not found"})
 		return
 	case err != nil:
-		s.log.Error("status cannot be read", "err", err)
+		s.log.ErrorContext(r.Context(), "status cannot be read", "err", err)
 		answer(w, http.StatusServiceUnavailable, failure{Error: "Service Unavailable", Message: "The store does not answer"})
 		return
 	}

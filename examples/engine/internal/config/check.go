@@ -118,7 +118,7 @@ func (d *decoder) unique(seen map[string]string, parent, name, value string) {
 // clean tells that nothing has been reported about key yet, nor about a key
 // around it.
 func (d *decoder) clean(key string) bool {
-	return !slices.ContainsFunc(d.found, func(p Problem) bool {
+	return !slices.ContainsFunc(d.found, func(p LineError) bool {
 		return p.Key == key || p.Key != "" && (strings.HasPrefix(key, p.Key+".") || strings.HasPrefix(key, p.Key+"["))
 	})
 }
@@ -338,7 +338,7 @@ func loadTLS(p tlsprops.TlsProperties, role tlsprops.Role, host string) error {
 
 // cleanUnder tells that nothing has been reported about key or what is in it.
 func (d *decoder) cleanUnder(key string) bool {
-	return !slices.ContainsFunc(d.found, func(p Problem) bool { return p.Key == key || strings.HasPrefix(p.Key, key+".") })
+	return !slices.ContainsFunc(d.found, func(p LineError) bool { return p.Key == key || strings.HasPrefix(p.Key, key+".") })
 }
 
 // targets checks that channel destinations lead somewhere and never in a ring:

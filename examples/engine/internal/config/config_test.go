@@ -176,7 +176,7 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 				text = strings.Replace(good, tt.old, tt.new, 1)
 			}
 			_, path, err := load(t, text, map[string]string{"NAME": marker})
-			var problems config.Problems
+			var problems config.LineErrors
 			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1, "%v", err)
 			p := problems[0]
@@ -194,7 +194,7 @@ func TestAllMistakesAreReportedInTheOrderOfTheirLines(t *testing.T) {
 	_, path, err := load(t, `store: mysql
 channels:
   - id: a
-    nmae: x
+    namme: x
     source: {type: tcp, host: "", port: zero}
     destinations:
       - {name: d, type: file, directory: x}
@@ -208,7 +208,7 @@ channels:
 	}
 	want := []string{
 		"1: store: only sqlite is in this version of the engine: remove the key or write sqlite",
-		"4: channels[0].nmae: not a key here; did you mean name?",
+		"4: channels[0].namme: not a key here; did you mean name?",
 		"5: channels[0].source.port: has the wrong type: write a whole number",
 		"5: channels[0].source.host: is missing: 0.0.0.0 accepts from every network, 127.0.0.1 from this machine only",
 		"8: channels[0].destinations[1].type: this type is not in this version of the engine: the types are tcp, file, channel",
@@ -315,7 +315,7 @@ func TestTLSThatCannotBeHonouredIsRefusedAtItsLine(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(strings.Replace(good, tt.old, tt.tls, 1)), 0o600))
 			_, err := config.Load(path, environment(nil))
-			var problems config.Problems
+			var problems config.LineErrors
 			require.ErrorAs(t, err, &problems)
 			require.Len(t, problems, 1, "%v", err)
 			assert.Equal(t, tt.line, problems[0].Line, "%v", err)
@@ -351,7 +351,7 @@ func FuzzLoadNeverPanicsOrShowsAValue(f *testing.F) {
 			return
 		}
 		require.NotContains(t, err.Error(), marker)
-		var problems config.Problems
+		var problems config.LineErrors
 		require.ErrorAs(t, err, &problems)
 		require.NotEmpty(t, problems)
 		require.Len(t, strings.Split(err.Error(), "\n"), len(problems), "one line each")

@@ -19,7 +19,7 @@ type decoder struct {
 	file   string // as the user named it
 	lookup func(string) (string, bool)
 	lines  map[string]int // key path -> line
-	found  Problems
+	found  LineErrors
 }
 
 // nodeDecoder is a type that reads its own mapping because what is allowed in
@@ -32,7 +32,7 @@ type nodeDecoder interface {
 var secretKeys = []string{"passphrase", "keyPassphrase"}
 
 func (d *decoder) report(line int, key, format string, args ...any) {
-	d.found = append(d.found, Problem{File: d.file, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
+	d.found = append(d.found, LineError{File: d.file, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
 // at reports a mistake at the line of key, or of the nearest key around it.
@@ -65,7 +65,7 @@ func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
 		d.report(node.Line, key, "has no value: give it one or remove the key")
 		return
 	}
-	if custom, ok := into.Addr().Interface().(nodeDecoder); ok {
+	if custom, ok := reflect.TypeAssert[nodeDecoder](into.Addr()); ok {
 		custom.decodeNode(d, node, key)
 		return
 	}

@@ -24,7 +24,7 @@ const maxFileBytes = 8 << 20
 
 // Load reads the configuration in the file path, with lookup (os.LookupEnv) for
 // the variables in it. It also loads every TLS file that the configuration
-// names. The error is a Problems that holds every mistake there is.
+// names. The error is a LineErrors that holds every mistake there is.
 func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
 	d := &decoder{file: path, lookup: lookup, lines: make(map[string]int)}
 	data, err := readBounded(path)
@@ -41,7 +41,7 @@ func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
 	d.resolvePaths(&cfg)
 	d.check(&cfg)
 	if len(d.found) > 0 {
-		slices.SortStableFunc(d.found, func(a, b Problem) int { return a.Line - b.Line })
+		slices.SortStableFunc(d.found, func(a, b LineError) int { return a.Line - b.Line })
 		return nil, d.found
 	}
 	cfg.setDefaults()

@@ -87,7 +87,7 @@ func (ch *channel) start(ctx context.Context) error {
 	}
 	ch.setState(Starting)
 	for _, w := range ch.workers {
-		w.start()
+		w.start() //nolint:contextcheck // it outlives the request that starts it
 	}
 	if err := ch.source.open(ctx); err != nil {
 		ch.setState(Stopped)
@@ -96,7 +96,7 @@ func (ch *channel) start(ctx context.Context) error {
 	}
 	ch.setState(Started)
 	host, port := ch.source.address()
-	ch.log.Info("channel started", "host", host, "port", port, "transport", ch.source.transport())
+	ch.log.InfoContext(ctx, "channel started", "host", host, "port", port, "transport", ch.source.transport())
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (ch *channel) stopSourceLocked(ctx context.Context) error {
 	ch.setState(Stopping)
 	err := ch.source.close(ctx)
 	ch.setState(Stopped)
-	ch.log.Info("channel stopped")
+	ch.log.InfoContext(ctx, "channel stopped")
 	return err
 }
 

@@ -62,9 +62,9 @@ func (s *tcpSource) open(ctx context.Context) error {
 		// The server reads the files too, but then the port would be open already.
 		silent := *s.tls
 		silent.Logger = nil
-		source, err := tlsprops.Load(silent)
+		source, err := tlsprops.Load(silent) //nolint:contextcheck // takes none
 		if err == nil {
-			_, err = source.ServerConfig()
+			_, err = source.ServerConfig() //nolint:contextcheck // takes none
 		}
 		if err != nil {
 			return err
@@ -85,9 +85,8 @@ func (s *tcpSource) open(ctx context.Context) error {
 		s.port = tcp.Port
 	}
 	s.mu.Unlock()
-	go func() {
+	go func() { //nolint:contextcheck // it outlives the request that opens the port
 		defer close(done)
-		// Not the caller's ctx: that of a request ends with the request.
 		err := server.Serve(context.Background(), ln)
 		if !errors.Is(err, mllp.ErrServerClosed) {
 			s.channel.sourceFailed(err)
@@ -119,7 +118,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	if r.Flags&mllp.IsAck != 0 {
 		// Nobody answers an acknowledgement, so it would wait at the head of a
 		// destination's queue for ever. Nothing is acknowledged here either.
-		s.log.Warn("an acknowledgement came in as a message and was dropped", "remote", r.RemoteAddr.String())
+		s.log.WarnContext(ctx, "an acknowledgement came in as a message and was dropped", "remote", r.RemoteAddr.String())
 		return nil, nil
 	}
 	if r.Flags&mllp.StrayControl != 0 && s.engine.sendsByMLLP(s.channel.cfg) {
@@ -133,16 +132,16 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	s.channel.wake()
 	if err == nil {
 		if s.refusing.CompareAndSwap(true, false) {
-			s.log.Info("messages are stored and accepted again")
+			s.log.InfoContext(ctx, "messages are stored and accepted again")
 		}
 		return nil, nil
 	}
 	if errors.Is(err, store.ErrInvalid) {
-		s.log.Error("message cannot be stored, refused", "bytes", len(r.Message), "err", err)
+		s.log.ErrorContext(ctx, "message cannot be stored, refused", "bytes", len(r.Message), "err", err)
 		return nil, &mllp.Nak{Code: mllp.AR, Text: "message cannot be stored"}
 	}
 	if s.refusing.CompareAndSwap(false, true) {
-		s.log.Error("messages cannot be stored and are refused", "err", err)
+		s.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
 	}
 	if s.cfg.OnStoreError == "close" {
 		return nil, mllp.ErrNoReply

@@ -131,7 +131,7 @@ func (w *worker) work(ctx context.Context, finish chan struct{}) (ended bool) {
 		case ctx.Err() != nil:
 			return true
 		case err != nil:
-			w.log.Error("queue cannot be read", "err", err)
+			w.log.ErrorContext(ctx, "queue cannot be read", "err", err)
 			if !wait(finish, storePause) {
 				return true
 			}
@@ -166,7 +166,7 @@ func (w *worker) deliver(ctx context.Context, d *store.Delivery, finish <-chan s
 		}
 		if d.MaybeSent && w.resent != d.Seq {
 			w.resent = d.Seq
-			w.log.Warn("sending again what may have arrived", "message", d.Message.ID)
+			w.log.WarnContext(ctx, "sending again what may have arrived", "message", d.Message.ID)
 		}
 		w.store.Attempting(d)
 		err := w.attempt(ctx, d)
@@ -180,12 +180,12 @@ func (w *worker) deliver(ctx context.Context, d *store.Delivery, finish <-chan s
 		}
 		poison := failure.permanent || w.queue.MaxAttempts > 0 && w.refusals >= w.queue.MaxAttempts
 		if poison && w.queue.OnPoison == "deadletter" {
-			w.log.Error("message set aside as dead letter", "message", d.Message.ID, "code", failure.code, "err", err)
+			w.log.ErrorContext(ctx, "message set aside as dead letter", "message", d.Message.ID, "code", failure.code, "err", err)
 			return w.record(ctx, finish, func(ctx context.Context) error {
 				return w.store.DeadLetter(ctx, d, failure.maybeSent, err.Error())
 			})
 		}
-		w.failed(d, failure, poison, err)
+		w.failed(ctx, d, failure, poison, err)
 		pause := backoff(w.queue.RetryInterval, d.Attempts+1)
 		if !w.record(ctx, finish, func(ctx context.Context) error {
 			return w.store.Failed(ctx, d, time.Now().Add(pause), failure.maybeSent, err.Error())
@@ -206,7 +206,7 @@ func (w *worker) recovering(what string, then func()) {
 	if r := recover(); r != nil {
 		// What was panicked with may hold a part of the message; the stack holds
 		// names and numbers only.
-		w.log.Error("panic in a "+what, "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+		w.log.Error("panic", "in", what, "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
 		then()
 	}
 }
@@ -226,11 +226,11 @@ func (w *worker) record(ctx context.Context, finish <-chan struct{}, note func(c
 		case err == nil:
 			return true
 		case errors.Is(err, store.ErrNotFound):
-			w.log.Error("the delivery is not in the store any more", "err", err)
+			w.log.ErrorContext(ctx, "the delivery is not in the store any more", "err", err)
 			return true
 		case !said:
 			said = true
-			w.log.Error("the end of a delivery cannot be recorded yet", "err", err)
+			w.log.ErrorContext(ctx, "the end of a delivery cannot be recorded yet", "err", err)
 		}
 		select {
 		case <-finish:
@@ -242,12 +242,12 @@ func (w *worker) record(ctx context.Context, finish <-chan struct{}, note func(c
 }
 
 // failed says once that messages begin to queue.
-func (w *worker) failed(d *store.Delivery, f failure, blocked bool, err error) {
+func (w *worker) failed(ctx context.Context, d *store.Delivery, f failure, blocked bool, err error) {
 	level := slog.LevelDebug
 	if w.failing.IsZero() {
 		w.failing, level = time.Now(), slog.LevelWarn
 	}
-	w.log.Log(context.Background(), level, "delivery failed, messages queue",
+	w.log.Log(ctx, level, "delivery failed, messages queue",
 		"message", d.Message.ID, "attempt", d.Attempts+1, "code", f.code, "blocked", blocked, "err", err)
 }
 

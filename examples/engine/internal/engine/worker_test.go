@@ -131,7 +131,7 @@ func TestPanicOfADestinationIsAFailedAttempt(t *testing.T) {
 	s := &script{queue: deliveries(2), results: []any{"PID|secret", nil, nil}}
 	log := play(t, s, config.Queue{RetryInterval: time.Second})
 	assert.Equal(t, []string{"send 1", "failed 1 maybe=true", "send 1", "delivered 1", "send 2", "delivered 2"}, s.events)
-	assert.Contains(t, log, "panic in a destination")
+	assert.Contains(t, log, "msg=panic in=destination")
 	assert.NotContains(t, log, "secret")
 }
 

@@ -41,11 +41,11 @@ func Open(ctx context.Context, dir string, size int) (*Loop, error) {
 		}
 	}
 	l := &Loop{raw: make([]byte, size), requests: make(chan chan error), stopped: make(chan struct{})}
-	go l.run(db, stmts[0], stmts[1], stmts[2])
+	go l.run(context.WithoutCancel(ctx), db, stmts[0], stmts[1], stmts[2])
 	return l, nil
 }
 
-func (l *Loop) run(db *sql.DB, begin, insert, commit *sql.Stmt) {
+func (l *Loop) run(ctx context.Context, db *sql.DB, begin, insert, commit *sql.Stmt) {
 	defer close(l.stopped)
 	defer db.Close()
 	for first := range l.requests {
@@ -58,14 +58,14 @@ func (l *Loop) run(db *sql.DB, begin, insert, commit *sql.Stmt) {
 				more = false
 			}
 		}
-		_, err := begin.Exec()
+		_, err := begin.ExecContext(ctx)
 		for range group {
 			if err == nil {
-				_, err = insert.Exec(l.raw)
+				_, err = insert.ExecContext(ctx, l.raw)
 			}
 		}
 		if err == nil {
-			_, err = commit.Exec()
+			_, err = commit.ExecContext(ctx)
 		}
 		for _, r := range group {
 			r <- err

@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// Problem is one mistake in a configuration. It never holds a value, only keys.
-type Problem struct {
+// A LineError is one mistake in a configuration. It never holds a value, only keys.
+type LineError struct {
 	File string
 	Line int    // 1 is the first; 0: the file as a whole
 	Key  string // such as channels[0].source.port; empty: the file as a whole
 	Text string // what is wrong and what to do
 }
 
-func (p Problem) String() string {
+// Error returns "file:line: key: text" in one line.
+func (p LineError) Error() string {
 	var b strings.Builder
 	b.WriteString(p.File)
 	if p.Line > 0 {
@@ -27,14 +28,14 @@ func (p Problem) String() string {
 	return strings.Join(strings.Fields(b.String()), " ")
 }
 
-// Problems is the error of Load: all mistakes, in the order of their lines.
-type Problems []Problem
+// LineErrors are the error of Load: all mistakes, in the order of their lines.
+type LineErrors []LineError
 
 // Error returns the mistakes, one a line.
-func (ps Problems) Error() string {
+func (ps LineErrors) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
-		lines[i] = p.String()
+		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
 }
