@@ -115,8 +115,8 @@ func (c *conn) Serve(ctx context.Context) {
 			c.open(ctx)
 		}
 		c.idleSince = time.Time{}
-		c.skipped(ctx)
 		if err == nil {
+			c.skipped(ctx)
 			c.lastLen = len(text)
 			c.busy.Store(true)
 			err = c.message(ctx, text)

@@ -289,6 +289,9 @@ func (c *conn) event(kind EventKind) Event {
 // can go on.
 func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 	fe, ok := errors.AsType[*FrameError](err)
+	if !ok || fe.Reason != ReasonPreambleTooLong && fe.Reason != ReasonWrongProtocol {
+		c.skipped(ctx)
+	}
 	if !ok || fe.Reason == ReasonReadFailed || ctx.Err() != nil {
 		return err // the end, between two frames or by force
 	}
