@@ -57,6 +57,65 @@ func BenchmarkIntake(b *testing.B) {
 	}
 }
 
+// BenchmarkIntakeWhileDelivering is BenchmarkIntake with a worker that completes
+// each delivery as soon as it is there: a destination that needs no time at all.
+func BenchmarkIntakeWhileDelivering(b *testing.B) {
+	for _, callers := range []int{1, 50} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			b.ReportAllocs()
+			st, err := sqlite.Open(b.Context(), b.TempDir(), nil)
+			require.NoError(b, err)
+			defer st.Close()
+			in := store.Intake{Channel: "c", ControlID: "MSG00001", Raw: make([]byte, 1024), Destinations: []string{"d"}}
+			wake := make(chan struct{}, 1)
+			ours := func(ctx context.Context) error {
+				_, err := st.Intake(ctx, in)
+				select {
+				case wake <- struct{}{}:
+				default:
+				}
+				return err
+			}
+			var worker sync.WaitGroup
+			delivered := 0
+			worker.Go(func() {
+				for range wake {
+					for {
+						list, err := st.Pending(b.Context(), "c", "d", 0, 16)
+						if err != nil || len(list) == 0 {
+							break
+						}
+						for i := range list {
+							st.Attempting(&list[i])
+							if err := st.Delivered(b.Context(), &list[i]); err != nil {
+								b.Error(err)
+							}
+							delivered++
+						}
+					}
+				}
+			})
+			bare := newBareLoop(b)
+			var tOurs, tBare time.Duration
+			const slices = 40
+			b.ResetTimer()
+			for i := range slices {
+				n := b.N/slices + min(1, max(0, b.N%slices-i))
+				tOurs += elapsed(b, callers, n, ours)
+				b.StopTimer()
+				tBare += elapsed(b, callers, n, bare.put)
+				b.StartTimer()
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(delivered)/float64(b.N), "delivered/op")
+			close(wake)
+			worker.Wait()
+			bare.close()
+			b.ReportMetric(tBare.Seconds()/tOurs.Seconds(), "ratio")
+		})
+	}
+}
+
 // elapsed is how long n puts take, from as many callers.
 func elapsed(b *testing.B, callers, n int, put func(context.Context) error) time.Duration {
 	start := time.Now()

@@ -1,6 +1,10 @@
 package sqlite
 
-import "context"
+import (
+	"context"
+	"slices"
+	"testing"
+)
 
 // The levels of PRAGMA synchronous, for the positive controls of the fault tests.
 const (
@@ -15,5 +19,16 @@ func OpenWithSynchronous(ctx context.Context, dir string, opts *Options, level i
 	return open(ctx, dir, opts, level)
 }
 
-// NewestVersion is the version of the schema.
-func NewestVersion() int { return len(migrations) }
+// AddMigration makes the program one version newer until the test has ended. The
+// tests of a package that use it cannot be parallel.
+func AddMigration(tb testing.TB, script string) {
+	tb.Helper()
+	before := migrations
+	migrations = append(slices.Clip(before), script)
+	tb.Cleanup(func() { migrations = before })
+}
+
+// Queries are what readers run, by name.
+func Queries() map[string]string {
+	return map[string]string{"pending": pendingQuery, "dead letters": deadLettersQuery, "stats": statsQuery}
+}

@@ -17,6 +17,10 @@ const (
 	groupRequests = 256
 	groupBytes    = 8 << 20
 
+	// A sender that waits for its acknowledgement has its next message here
+	// within about this time, if it has one.
+	intakeInterval = 2 * time.Millisecond
+
 	// The log is moved into the database when about this many bytes are in it,
 	// or as many as half the reserve, if that is less: on a disk that has become
 	// full the reserve must hold what is moved, or the log could not start anew.
@@ -83,10 +87,11 @@ type writer struct {
 	db    *database // nil while failed
 	names names
 
-	condition condition
-	reason    error         // what Healthy says
-	pause     time.Duration // between attempts to get well
-	logged    int64         // about how many bytes the log has grown by since the last checkpoint
+	condition  condition
+	reason     error         // what Healthy says
+	pause      time.Duration // between attempts to get well
+	lastIntake time.Time     // when a group with intake was last committed
+	logged     int64         // about how many bytes the log has grown by since the last checkpoint
 }
 
 // run serves requests until Close.
@@ -117,16 +122,41 @@ func (w *writer) run() {
 // gather takes the requests that have been waiting since the last commit.
 func (w *writer) gather(first *request) []*request {
 	requests := []*request{first}
-	for size := first.size; len(requests) < groupRequests && size < groupBytes; {
-		select {
-		case r := <-w.store.requests:
-			requests = append(requests, r)
-			size += r.size
-		default:
-			return requests
+	size, intake := first.size, first.intake
+	for len(requests) < groupRequests && size < groupBytes {
+		r := w.next(intake)
+		if r == nil {
+			break
 		}
+		requests = append(requests, r)
+		size += r.size
+		intake = intake || r.intake
 	}
 	return requests
+}
+
+// next returns another request for a group, or nil when none is waiting. A group
+// without intake waits a little for one, if one is to be expected: completions ride
+// along with intake instead of making it wait for a sync of theirs.
+func (w *writer) next(intake bool) *request {
+	select {
+	case r := <-w.store.requests:
+		return r
+	default:
+	}
+	expected := intakeInterval - time.Since(w.lastIntake)
+	if intake || expected <= 0 || w.condition != well {
+		return nil
+	}
+	timer := time.NewTimer(expected)
+	defer timer.Stop()
+	select {
+	case r := <-w.store.requests:
+		return r
+	case <-timer.C:
+	case <-w.store.closing:
+	}
+	return nil
 }
 
 // serve makes the requests' changes durable together and answers each of them.
@@ -182,7 +212,7 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 		return nil, err
 	}
 	g := newGroup(w.db, &w.names)
-	size := logPerGroup
+	size, intake := logPerGroup, false
 	for _, r := range requests {
 		r.err = r.apply(ctx, g)
 		if r.err != nil && !errors.Is(r.err, store.ErrNotFound) { // that one has changed nothing
@@ -190,6 +220,7 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 			break
 		}
 		size += r.size + logPerRequest
+		intake = intake || r.intake
 	}
 	if err == nil {
 		err = g.finish(ctx)
@@ -204,6 +235,9 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 	}
 	w.names.adopt(g)
 	w.logged += int64(size)
+	if intake {
+		w.lastIntake = time.Now()
+	}
 	for _, seq := range g.ended {
 		w.store.attemptEnded(seq)
 	}

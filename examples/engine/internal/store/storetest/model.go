@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -49,6 +50,45 @@ func concurrent(t *testing.T, f *fixture) {
 		assert.Len(t, slices.Compact(slices.Clone(ids)), each)
 		assert.True(t, slices.IsSorted(ids))
 	}
+}
+
+// closeUnderLoad closes the store while 20 callers take in: what they were told is
+// in is there, what they were told is not is not.
+func closeUnderLoad(t *testing.T, f *fixture) {
+	const callers = 20
+	var wg sync.WaitGroup
+	var confirmed [callers][]string
+	var errs [callers]error
+	for c := range callers {
+		wg.Go(func() {
+			for i := 0; errs[c] == nil; i++ {
+				id := fmt.Sprintf("%d-%d", c, i)
+				if _, errs[c] = f.Intake(t.Context(), store.Intake{Channel: "c", ControlID: id, Destinations: []string{"d"}}); errs[c] == nil {
+					confirmed[c] = append(confirmed[c], id)
+				}
+			}
+		})
+	}
+	for len(f.pending("c", "d")) < 2*callers {
+		runtime.Gosched()
+	}
+	require.NoError(t, f.Close())
+	wg.Wait()
+	for _, err := range errs {
+		require.ErrorIs(t, err, store.ErrClosed)
+	}
+	f.reopen()
+	got, want := []string{}, slices.Concat(confirmed[:]...)
+	for after := int64(0); ; {
+		list, err := f.Pending(t.Context(), "c", "d", after, 1000)
+		require.NoError(t, err)
+		if len(list) == 0 {
+			break
+		}
+		after = list[len(list)-1].Seq
+		got = append(got, controlIDs(list)...)
+	}
+	assert.ElementsMatch(t, want, got)
 }
 
 // A modelQueue is what a queue should hold, by control ids.

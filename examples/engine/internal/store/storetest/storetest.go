@@ -34,6 +34,7 @@ func Run(t *testing.T, place func(t *testing.T) (open func() (store.Store, error
 		"all is there after reopening":                     reopen,
 		"an attempt without an end is marked":              attemptWithoutEnd,
 		"after Close everything is refused":                closed,
+		"closing under load loses nothing":                 closeUnderLoad,
 		"random operations agree with a model":             model,
 	} {
 		t.Run(name, func(t *testing.T) {
