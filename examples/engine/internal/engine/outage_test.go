@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,17 +21,17 @@ import (
 // attempts counts what a worker does to its store.
 type attempts struct {
 	store.Store
-	made    int
-	pending int
+	made    atomic.Int64
+	pending atomic.Int64
 }
 
 func (a *attempts) Attempting(d *store.Delivery) {
-	a.made++
+	a.made.Add(1)
 	a.Store.Attempting(d)
 }
 
 func (a *attempts) Pending(ctx context.Context, channel, destination string, after int64, limit int) ([]store.Delivery, error) {
-	a.pending++
+	a.pending.Add(1)
 	return a.Store.Pending(ctx, channel, destination, after, limit)
 }
 
@@ -56,8 +57,8 @@ func TestOutageOfHoursIsQuietAndEndsInOrder(t *testing.T) {
 		synctest.Wait()
 		// 10 s doubled up to 5 min makes 6 attempts in the first 10 min, then one
 		// every 5 min, and a fifth more or less.
-		assert.InDelta(t, 6+46, st.made, 10)
-		assert.Equal(t, 1, st.pending, "nothing polls")
+		assert.InDelta(t, 6+46, st.made.Load(), 10)
+		assert.Equal(t, int64(1), st.pending.Load(), "nothing polls")
 		require.NoError(t, os.Remove(dir))
 		time.Sleep(6 * time.Minute)
 		synctest.Wait()
@@ -65,10 +66,10 @@ func TestOutageOfHoursIsQuietAndEndsInOrder(t *testing.T) {
 		assert.Equal(t, 1, l.count("level=WARN"))
 		assert.Equal(t, 1, l.count("delivery works again"))
 
-		before := st.pending
+		before := st.pending.Load()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		assert.Equal(t, before, st.pending, "an idle worker sleeps")
+		assert.Equal(t, before, st.pending.Load(), "an idle worker sleeps")
 		e.StopDestinations(t.Context())
 		require.NoError(t, st.Close())
 	})
