@@ -435,3 +435,12 @@ func environment(t *testing.T) config.Environment {
 	require.NoError(t, err)
 	return env
 }
+
+func TestExampleConfigurationIsValid(t *testing.T) {
+	cfg, err := config.Load("example.yaml", os.LookupEnv)
+	require.NoError(t, err)
+	assert.Len(t, cfg.Channels, 2)
+	for _, d := range cfg.Channels[0].Destinations {
+		assert.NotEmpty(t, d.Type)
+	}
+}

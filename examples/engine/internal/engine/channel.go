@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -36,6 +37,7 @@ func (e *StateError) Error() string {
 type channel struct {
 	// static after construction
 	cfg     *config.Channel
+	engine  *Engine
 	log     *slog.Logger
 	source  *tcpSource
 	workers []*worker
@@ -48,7 +50,7 @@ type channel struct {
 }
 
 func (e *Engine) newChannel(cfg *config.Channel, opts Options) *channel {
-	ch := &channel{cfg: cfg, log: e.log.With("channel", cfg.ID), state: Stopped}
+	ch := &channel{cfg: cfg, engine: e, log: e.log.With("channel", cfg.ID), state: Stopped}
 	ch.source = newTCPSource(e, ch, opts)
 	for i := range cfg.Destinations {
 		ch.workers = append(ch.workers, e.newWorker(ch, &cfg.Destinations[i], opts))
@@ -85,6 +87,9 @@ func (ch *channel) start(ctx context.Context) error {
 	if state := ch.currentState(); state != Stopped {
 		return &StateError{Command: "start", State: state}
 	}
+	if ch.engine.closing.Load() {
+		return &StateError{Command: "start", State: Stopping}
+	}
 	ch.setState(Starting)
 	for _, w := range ch.workers {
 		w.start() //nolint:contextcheck // it outlives the request that starts it
@@ -95,6 +100,10 @@ func (ch *channel) start(ctx context.Context) error {
 		return err
 	}
 	ch.setState(Started)
+	if _, listening := ch.source.connections(); !listening {
+		ch.setState(Stopped) // over what sourceFailed may have set before
+		return errors.New("the source ended at once: the log says why")
+	}
 	host, port := ch.source.address()
 	ch.log.InfoContext(ctx, "channel started", "host", host, "port", port, "transport", ch.source.transport())
 	return nil

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
@@ -43,6 +44,8 @@ type Engine struct {
 	store    store.Store
 	log      *slog.Logger
 	channels []*channel // in the order of the configuration
+
+	closing atomic.Bool // set by StopSources: no channel starts any more
 }
 
 // New returns an engine in which nothing runs yet. The configuration must come
@@ -79,8 +82,9 @@ func (e *Engine) StartSources(ctx context.Context) error {
 
 // StopSources closes the ports of all channels and waits for the messages that
 // are being taken in, until ctx ends; what is left then is cut off, without an
-// acknowledgement.
+// acknowledgement. No channel can be started after it.
 func (e *Engine) StopSources(ctx context.Context) error {
+	e.closing.Store(true)
 	return e.onAll(func(ch *channel) error { return ch.stopSource(ctx) })
 }
 

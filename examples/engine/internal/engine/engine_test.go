@@ -299,6 +299,8 @@ func TestStoppedChannelTakesNothingInAndSendsNothing(t *testing.T) {
 	for _, command := range []func(context.Context, string) error{e.StartChannel, e.StopChannel} {
 		require.ErrorIs(t, command(t.Context(), "nope"), engine.ErrUnknownChannel)
 	}
+	e.stop()
+	require.EqualError(t, e.StartChannel(t.Context(), "adt"), "Cannot start channel in state: STOPPING", "a shutdown is not undone")
 }
 
 func TestPortThatIsTakenFailsTheStartAndLeavesNothingOpen(t *testing.T) {

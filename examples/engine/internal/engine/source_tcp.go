@@ -88,9 +88,15 @@ func (s *tcpSource) open(ctx context.Context) error {
 	go func() { //nolint:contextcheck // it outlives the request that opens the port
 		defer close(done)
 		err := server.Serve(context.Background(), ln)
-		if !errors.Is(err, mllp.ErrServerClosed) {
-			s.channel.sourceFailed(err)
+		if errors.Is(err, mllp.ErrServerClosed) {
+			return
 		}
+		s.mu.Lock()
+		if s.server == server {
+			s.server = nil
+		}
+		s.mu.Unlock()
+		s.channel.sourceFailed(err)
 	}()
 	return nil
 }
