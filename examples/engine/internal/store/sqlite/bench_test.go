@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,27 +32,10 @@ func BenchmarkIntake(b *testing.B) {
 				for d := range destinations {
 					in.Destinations = append(in.Destinations, "d"+strconv.Itoa(d))
 				}
-				bare := newBareLoop(b)
-				ours := func(ctx context.Context) error {
+				compare(b, callers, func(ctx context.Context) error {
 					_, err := st.Intake(ctx, in)
 					return err
-				}
-				// In slices by turns, so that what the machine does meanwhile hits both.
-				var tOurs, tBare time.Duration
-				const slices = 40
-				b.ResetTimer()
-				for i := range slices {
-					n := b.N/slices + min(1, max(0, b.N%slices-i))
-					tOurs += elapsed(b, callers, n, ours)
-					b.StopTimer()
-					tBare += elapsed(b, callers, n, bare.put)
-					b.StartTimer()
-				}
-				b.StopTimer()
-				bare.close()
-				b.ReportMetric(float64(b.N)/tOurs.Seconds(), "msg/s")
-				b.ReportMetric(float64(b.N)/tBare.Seconds(), "bare-msg/s")
-				b.ReportMetric(tBare.Seconds()/tOurs.Seconds(), "ratio")
+				})
 			})
 		}
 	}
@@ -77,7 +61,7 @@ func BenchmarkIntakeWhileDelivering(b *testing.B) {
 				return err
 			}
 			var worker sync.WaitGroup
-			delivered := 0
+			var delivered atomic.Int64
 			worker.Go(func() {
 				for range wake {
 					for {
@@ -90,30 +74,39 @@ func BenchmarkIntakeWhileDelivering(b *testing.B) {
 							if err := st.Delivered(b.Context(), &list[i]); err != nil {
 								b.Error(err)
 							}
-							delivered++
+							delivered.Add(1)
 						}
 					}
 				}
 			})
-			bare := newBareLoop(b)
-			var tOurs, tBare time.Duration
-			const slices = 40
-			b.ResetTimer()
-			for i := range slices {
-				n := b.N/slices + min(1, max(0, b.N%slices-i))
-				tOurs += elapsed(b, callers, n, ours)
-				b.StopTimer()
-				tBare += elapsed(b, callers, n, bare.put)
-				b.StartTimer()
-			}
-			b.StopTimer()
-			b.ReportMetric(float64(delivered)/float64(b.N), "delivered/op")
+			compare(b, callers, ours)
+			b.ReportMetric(float64(delivered.Load())/float64(b.N), "delivered/op")
 			close(wake)
 			worker.Wait()
-			bare.close()
-			b.ReportMetric(tBare.Seconds()/tOurs.Seconds(), "ratio")
 		})
 	}
+}
+
+// compare runs ours and the bare loop by turns, in small slices, so that whatever
+// else the machine does hits both.
+func compare(b *testing.B, callers int, ours func(context.Context) error) {
+	b.Helper()
+	bare := newBareLoop(b)
+	defer bare.close()
+	var tOurs, tBare time.Duration
+	const slices = 40
+	b.ResetTimer()
+	for i := range slices {
+		n := b.N/slices + min(1, max(0, b.N%slices-i))
+		tOurs += elapsed(b, callers, n, ours)
+		b.StopTimer()
+		tBare += elapsed(b, callers, n, bare.put)
+		b.StartTimer()
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/tOurs.Seconds(), "msg/s")
+	b.ReportMetric(float64(b.N)/tBare.Seconds(), "bare-msg/s")
+	b.ReportMetric(tBare.Seconds()/tOurs.Seconds(), "ratio")
 }
 
 // elapsed is how long n puts take, from as many callers.

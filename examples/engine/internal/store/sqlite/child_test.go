@@ -42,10 +42,11 @@ var children = map[string]func(){
 	"until-better": untilBetter,
 	"rounds":       rounds,
 	"hold":         hold,
+	"migrate":      migrate,
 }
 
 func say(word string, what any) {
-	fmt.Fprintf(os.Stdout, "%s %v\n", word, what)
+	fmt.Printf("%s %v\n", word, what)
 }
 
 func openAsChild() *sqlite.Store {
@@ -100,12 +101,14 @@ func load(lying bool) {
 	}
 }
 
-// sequence takes in 60 messages one after the other.
+// sequence takes in 300 messages one after the other, or until 20 were refused,
+// which is long before the store tries to reopen.
 func sequence() {
 	st := openAsChild()
-	for i := range 60 {
+	for i, refusals := 0, 0; i < 300 && refusals < 20; i++ {
 		if err := intake(st, strconv.Itoa(i)); err != nil {
 			say(refused, err)
+			refusals++
 		} else {
 			say(acknowledged, i)
 		}
@@ -117,7 +120,7 @@ func sequence() {
 func untilBetter() {
 	st := openAsChild()
 	failed := false
-	for i := 0; i < 1000; i++ {
+	for i := range 1000 {
 		err := intake(st, strconv.Itoa(i))
 		if err == nil {
 			say(acknowledged, i)
@@ -127,6 +130,9 @@ func untilBetter() {
 			continue
 		}
 		say(refused, err)
+		if _, err := st.Pending(context.Background(), "c", quiet, 0, 1); !failed && !errors.Is(err, store.ErrFailed) {
+			say("read", err)
+		}
 		failed = errors.Is(err, store.ErrFailed) && errors.Is(st.Healthy(), store.ErrFailed)
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -165,6 +171,13 @@ func hold() {
 	say("open", nil)
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	_ = st.Close()
+}
+
+// migrate opens the store with a migration that takes all day.
+func migrate() {
+	sqlite.AddMigration(`CREATE TABLE grown AS
+		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n`)
+	hold()
 }
 
 // A child is a running process and what it has said.

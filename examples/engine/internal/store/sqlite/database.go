@@ -114,7 +114,7 @@ func (db *database) check(ctx context.Context, log *slog.Logger) error {
 	err := db.conn.QueryRowContext(bounded, "PRAGMA quick_check(1)").Scan(&verdict)
 	switch {
 	case err != nil && bounded.Err() != nil && ctx.Err() == nil:
-		log.Info("store: the database is too large to be checked whole at opening", "checked for", checkTime)
+		log.InfoContext(ctx, "store: the database is too large to be checked whole at opening", "checked for", checkTime)
 		return nil
 	case err != nil:
 		return fmt.Errorf("store: check: %w", classify(err))

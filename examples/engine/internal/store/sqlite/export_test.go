@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"slices"
-	"testing"
 )
 
 // The levels of PRAGMA synchronous, for the positive controls of the fault tests.
@@ -19,13 +18,12 @@ func OpenWithSynchronous(ctx context.Context, dir string, opts *Options, level i
 	return open(ctx, dir, opts, level)
 }
 
-// AddMigration makes the program one version newer until the test has ended. The
+// AddMigration makes the program one version newer until undo is called. The
 // tests of a package that use it cannot be parallel.
-func AddMigration(tb testing.TB, script string) {
-	tb.Helper()
+func AddMigration(script string) (undo func()) {
 	before := migrations
 	migrations = append(slices.Clip(before), script)
-	tb.Cleanup(func() { migrations = before })
+	return func() { migrations = before }
 }
 
 // Queries are what readers run, by name.

@@ -52,6 +52,7 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case faultDisk:
 		return fmt.Errorf("%w: %w", store.ErrFailed, err)
+	default:
+		return err
 	}
-	return err
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -85,14 +86,25 @@ func TestAMigrationHappensWhollyOrNotAtAll(t *testing.T) {
 	version := number(t, beside(t, dir), "PRAGMA user_version")
 
 	t.Run("a failing one leaves the old version", func(t *testing.T) {
-		sqlite.AddMigration(t, "ALTER TABLE message ADD COLUMN extra TEXT; INSERT INTO nothing VALUES (1)")
+		defer sqlite.AddMigration("ALTER TABLE message ADD COLUMN extra TEXT; INSERT INTO nothing VALUES (1)")()
 		_, err := sqlite.Open(t.Context(), dir, noReserve)
 		require.ErrorContains(t, err, fmt.Sprintf("migration to version %d", version+1))
 		assert.Equal(t, version, number(t, beside(t, dir), "PRAGMA user_version"))
 		assert.Zero(t, number(t, beside(t, dir), "SELECT count(*) FROM pragma_table_info('message') WHERE name = 'extra'"))
 	})
+	t.Run("so does one that is killed halfway", func(t *testing.T) {
+		c := start(t, "migrate", dir, sqlite.SynchronousFull)
+		require.Eventually(t, func() bool {
+			info, err := os.Stat(filepath.Join(dir, "engine.db-wal"))
+			return err == nil && info.Size() > 1<<20
+		}, time.Minute, time.Millisecond, "it has begun to write")
+		c.kill(t)
+		require.Empty(t, c.said("open"))
+		assert.Equal(t, version, number(t, beside(t, dir), "PRAGMA user_version"))
+		assert.Zero(t, number(t, beside(t, dir), "SELECT count(*) FROM sqlite_schema WHERE name = 'grown'"))
+	})
 	t.Run("a good one keeps what is there", func(t *testing.T) {
-		sqlite.AddMigration(t, "ALTER TABLE message ADD COLUMN extra TEXT")
+		defer sqlite.AddMigration("ALTER TABLE message ADD COLUMN extra TEXT")()
 		st := reopened(t, dir)
 		assert.Equal(t, []string{"1"}, everyone(t, st, quiet))
 		require.NoError(t, intake(st, "2"))

@@ -84,7 +84,7 @@ func parseCall(line string) (systemCall, bool) {
 	for _, p := range pathArg.FindAllStringSubmatch(m[2], -1) {
 		call.paths = append(call.paths, string(unhex(p[1])))
 	}
-	for _, field := range strings.Split(rest, ",") {
+	for field := range strings.SplitSeq(rest, ",") {
 		if n, err := strconv.ParseInt(strings.TrimSpace(field), 10, 64); err == nil {
 			call.numbers = append(call.numbers, n)
 		}

@@ -173,7 +173,7 @@ func (s *Store) begin(ctx context.Context, path string) error {
 	if err := s.reserve.take(); err != nil {
 		s.writer.becomeFull(err)
 	}
-	go s.writer.run()
+	go s.writer.run() //nolint:contextcheck // it lives until Close, not until ctx ends
 	return nil
 }
 
@@ -236,15 +236,19 @@ func (s *Store) swap(db *database) {
 	s.db = db
 }
 
-// makeDir makes dir, and its name durable.
+// makeDir makes dir and what it lies in, and makes their names durable.
 func makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := makeDir(parent); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(filepath.Clean(dir)))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(parent)
 }
 
 // createFile makes an empty file that only the owner can read, and its name

@@ -168,6 +168,7 @@ func (w *writer) serve(requests []*request) {
 			continue
 		case full:
 			requests = refuse(requests, w.reason, func(r *request) bool { return r.intake })
+		case well:
 		}
 		if len(requests) == 0 {
 			return
