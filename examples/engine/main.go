@@ -1,0 +1,127 @@
+// Command engine is a complete server built from carewire: it takes HL7 messages
+// in over MLLP and MLLPS, makes them durable before it acknowledges them, and
+// delivers them in order, for as long as it takes.
+//
+//	go run ./examples/engine                        a first message in one minute
+//	go run ./examples/engine -config engine.yaml    your channels
+//	go run ./examples/engine -config engine.yaml -check
+//
+// Without -config it makes development certificates in its data directory, opens
+// one channel with mutual TLS on 127.0.0.1:6661, and prints the command that
+// sends a first message.
+//
+// The environment says how the process runs: PORT and HTTP_HOST for the API
+// (127.0.0.1:8080), LOG_LEVEL, LOG_FORMAT, MIRTH_SERVER_ID.
+//
+// SIGTERM and SIGINT let messages in hand be finished, for up to 20 s, and exit
+// with status 0; a second one ends the process at once.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/carewire/carewire/examples/engine/internal/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// After the first signal they have their usual effect again: a second one
+	// ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+// Exit statuses.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// flags are what the command line says.
+type flags struct {
+	config string // empty: development
+	data   string // empty: the configuration's
+	check  bool
+}
+
+func parseFlags(args []string, stderr io.Writer) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("engine", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.StringVar(&f.config, "config", "", "the configuration `FILE`; without it, one channel with development certificates")
+	set.StringVar(&f.data, "data", "", "the data `DIR`ectory, in place of the configuration's dataDir (without a configuration: ./data)")
+	set.BoolVar(&f.check, "check", false, "read the configuration and all TLS files, print every mistake on a line of its own, and exit")
+	if err := set.Parse(args); err != nil {
+		return flags{}, err
+	}
+	err := error(nil)
+	switch {
+	case set.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q: a configuration is given with -config", set.Arg(0))
+	case f.check && f.config == "":
+		err = errors.New("-check needs -config FILE")
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "engine:", err)
+	}
+	return f, err
+}
+
+// run is main without the process around it. Instructions for people go to
+// stdout, logs and errors to stderr.
+func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+	f, err := parseFlags(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage
+	}
+	env, err := config.ReadEnvironment(lookup)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitError
+	}
+	cfg, err := configuration(f, lookup, stdout)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitError
+	}
+	if f.check {
+		fmt.Fprintf(stdout, "%s: no mistakes (channels: %d)\n", f.config, len(cfg.Channels))
+		return exitOK
+	}
+	if err := serve(ctx, cfg, env, newLogger(env, stderr)); err != nil {
+		fmt.Fprintln(stderr, "engine:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+func configuration(f flags, lookup func(string) (string, bool), stdout io.Writer) (*config.Config, error) {
+	if f.config == "" {
+		return development(f.data, stdout)
+	}
+	cfg, err := config.Load(f.config, lookup)
+	if err == nil && f.data != "" {
+		cfg.DataDir = f.data
+	}
+	return cfg, err
+}
+
+func newLogger(env config.Environment, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: env.LogLevel}
+	if env.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
