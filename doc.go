@@ -1,0 +1,17 @@
+// Package carewire is the root of a family of TLS-capable healthcare
+// connectors. It holds no code: import the package of the protocol you need, and
+// you get that connector and nothing else.
+//
+//   - [github.com/carewire/carewire/tlsprops] turns a typed, JSON- and
+//     YAML-friendly TLS configuration into a *tls.Config that renews itself when
+//     the files change.
+//   - [github.com/carewire/carewire/mllp] listens and dials MLLP, the transport
+//     of HL7 version 2, in plain and over TLS.
+//
+// All of them make the same three promises, in this order: never less secure
+// than configured, never acknowledged and lost, small enough to read.
+//
+// The engine and the command-line tool that are built from them live in the
+// module github.com/carewire/carewire/examples, whose dependencies never reach
+// an importer of the library.
+package carewire
