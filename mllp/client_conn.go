@@ -1,12 +1,10 @@
 package mllp
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -19,15 +17,12 @@ const (
 	// may have said before it stopped reading: a refusal of a message that is
 	// too large, or the TLS alert about our certificate.
 	lastWord = time.Second
-	// keptFrame is the size up to which the buffer for a frame is kept for the
-	// next one.
-	keptFrame = 1 << 20
+	// keptFrame is the size up to which the buffer for a frame is kept in any case.
+	keptFrame = 64 << 10
 )
 
 var (
-	errClosed     = fmt.Errorf("mllp: the connection was closed: %w", net.ErrClosed)
-	errPeerClosed = fmt.Errorf("mllp: the peer closed the connection: %w", io.EOF)
-	errUnframed   = errors.New("mllp: the peer replied outside of a frame")
+	errClosed = fmt.Errorf("mllp: the connection was closed: %w", net.ErrClosed)
 	// errGivenUp ends a connection on which a reply could still come for a
 	// message that nobody waits for any more.
 	errGivenUp = fmt.Errorf("mllp: the connection was closed because another message was given up: %w", net.ErrClosed)
@@ -192,8 +187,11 @@ func (c *Conn) takeTurn(ctx context.Context) error {
 	}
 }
 
+// endTurn lets the next Send write. It keeps the buffer for the frame as long as
+// messages fill a quarter of it: one large message should not hold its memory
+// for as long as the Conn lives.
 func (c *Conn) endTurn() {
-	if cap(c.frame) > keptFrame {
+	if cap(c.frame) > max(keptFrame, 4*len(c.frame)) {
 		c.frame = nil
 	}
 	<-c.turn
@@ -346,82 +344,6 @@ func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
 		return reply, &SendError{Outcome: Nacked, AckCode: code}
 	}
 	return reply, nil
-}
-
-// readLoop reads replies until the Conn ends.
-func (c *Conn) readLoop() {
-	defer close(c.readerDone)
-	for {
-		reply, err := c.frames.Next()
-		if err == nil {
-			err = c.deliver(reply)
-		}
-		if err != nil {
-			_ = c.fail(readError(err))
-			return
-		}
-	}
-}
-
-// readError says why reading ended.
-func readError(err error) error {
-	if errors.Is(err, io.EOF) {
-		return errPeerClosed
-	}
-	if fe, ok := errors.AsType[*FrameError](err); ok && fe.Reason == ReasonReadFailed {
-		err = fe.Err // between frames it is the connection that failed, no frame
-	}
-	return peerError(err)
-}
-
-// deliver hands a reply to the message that it acknowledges.
-func (c *Conn) deliver(raw []byte) error {
-	ack, err := findMSA(raw)
-	if err != nil {
-		return fmt.Errorf("mllp: unusable reply: %w", err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.waiting) == 0 {
-		return ErrUnsolicited
-	}
-	i := 0
-	if c.match != MatchAny {
-		i = slices.IndexFunc(c.waiting, func(f *flight) bool { return bytes.Equal(f.id, ack.controlID) })
-	}
-	if i < 0 {
-		c.strays++
-		if c.match == MatchStrict {
-			return ErrMismatch
-		}
-		return nil
-	}
-	f := c.waiting[i]
-	c.waiting = slices.Delete(c.waiting, i, i+1)
-	f.reply <- &Reply{Ack: ack.export(), Raw: bytes.Clone(raw), Duration: time.Since(f.began), Strays: c.strays - f.strays}
-	return nil
-}
-
-// incoming is the connection as its frame Reader sees it: it fails at bytes that
-// are no part of a framed reply, which the Reader would skip in search of one.
-type incoming struct{ c *Conn }
-
-func (in incoming) Read(p []byte) (int, error) {
-	n, err := in.c.nc.Read(p)
-	got := p[:n]
-	if isBlank(got) { // some peers end a frame with CR LF, or keep a line alive with blanks
-		return n, err
-	}
-	in.c.mu.Lock()
-	waiting := len(in.c.waiting)
-	in.c.mu.Unlock()
-	switch {
-	case waiting == 0:
-		return 0, ErrUnsolicited
-	case !in.c.frames.in && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
-		return 0, errUnframed
-	}
-	return n, err
 }
 
 // fail ends the Conn because of err, unless it has ended already, and returns

@@ -196,8 +196,8 @@ func TestAReplyOverTheLimitIsUnknown(t *testing.T) {
 				continue
 			}
 			failed(t, s.err, mllp.Unknown)
-			fe, isFrame := s.err.(interface{ Unwrap() error }).Unwrap().(*mllp.FrameError)
-			require.True(t, isFrame)
+			var fe *mllp.FrameError
+			require.ErrorAs(t, s.err, &fe)
 			assert.Equal(t, mllp.ReasonTooLarge, fe.Reason)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,6 +309,49 @@ func TestARejectedClientCertificateIsPermanent(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARejectionIsHeardAlsoWhereWritingFailsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, ca := rejecting(t, tls.VersionTLS13)
+		ln := memnet.Listen()
+		defer ln.Close()
+		writeFailed := make(chan struct{})
+		go func() {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			tls.Server(&gatedConn{Conn: nc, after: 1, open: writeFailed}, server).HandshakeContext(context.Background())
+			nc.Close()
+		}()
+		broken := &brokenPipe{failed: writeFailed}
+		d := &mllp.Dialer{TLSConfig: &tls.Config{RootCAs: ca.Pool()}, NetDialer: dialFunc(func(context.Context) (nc net.Conn, err error) {
+			broken.Conn, err = ln.Dial()
+			return broken, err
+		})}
+		c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+		require.NoError(t, err)
+		broken.now.Store(true)
+		_, err = c.Send(t.Context(), adt("M1"))
+		require.ErrorIs(t, err, mllp.ErrPeerRejectedCertificate)
+		assert.False(t, failed(t, err, mllp.NotSent).Retryable())
+	})
+}
+
+// brokenPipe fails to write once now is set, and closes failed then.
+type brokenPipe struct {
+	net.Conn
+	now    atomic.Bool
+	failed chan struct{}
+}
+
+func (c *brokenPipe) Write(p []byte) (int, error) {
+	if c.now.Swap(false) {
+		close(c.failed)
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
 }
 
 // gatedConn lets after reads through, and the others when open is closed.
