@@ -5,6 +5,7 @@
 //	go run ./examples/engine                        a first message in one minute
 //	go run ./examples/engine -config engine.yaml    your channels
 //	go run ./examples/engine -config engine.yaml -check
+//	go run ./examples/engine -demo                  the main job from end to end, judged
 //
 // Without -config it makes development certificates in its data directory, opens
 // one channel with mutual TLS on 127.0.0.1:6661, and prints the command that
@@ -29,6 +30,8 @@ import (
 	"syscall"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/demo"
+	"github.com/carewire/carewire/examples/engine/internal/store"
 )
 
 func main() {
@@ -48,9 +51,11 @@ const (
 
 // flags are what the command line says.
 type flags struct {
-	config string // empty: development
-	data   string // empty: the configuration's
-	check  bool
+	config   string // empty: development
+	data     string // empty: the configuration's
+	check    bool
+	demo     bool
+	sabotage string // empty: none
 }
 
 func parseFlags(args []string, stderr io.Writer) (flags, error) {
@@ -60,6 +65,8 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 	set.StringVar(&f.config, "config", "", "the configuration `FILE`; without it, one channel with development certificates")
 	set.StringVar(&f.data, "data", "", "the data `DIR`ectory, in place of the configuration's dataDir (without a configuration: ./data)")
 	set.BoolVar(&f.check, "check", false, "read the configuration and all TLS files, print every mistake on a line of its own, and exit")
+	set.BoolVar(&f.demo, "demo", false, "play the main job from end to end, in under a minute, and judge whether a message was lost")
+	set.StringVar(&f.sabotage, "sabotage", "", "with -demo: break the engine's promise, which the demo must notice; the only `KIND` is "+demo.AckBeforeCommit)
 	if err := set.Parse(args); err != nil {
 		return flags{}, err
 	}
@@ -69,6 +76,12 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 		err = fmt.Errorf("unexpected argument %q: a configuration is given with -config", set.Arg(0))
 	case f.check && f.config == "":
 		err = errors.New("-check needs -config FILE")
+	case f.demo && (f.config != "" || f.data != "" || f.check):
+		err = errors.New("-demo brings its own configuration: leave out -config, -data and -check")
+	case f.sabotage != "" && f.sabotage != demo.AckBeforeCommit:
+		err = fmt.Errorf("-sabotage is %q, and the only kind is %s", f.sabotage, demo.AckBeforeCommit)
+	case f.sabotage != "" && !f.demo && !demo.IsDemo(f.config):
+		err = errors.New("-sabotage needs -demo: it loses messages")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
@@ -86,6 +99,9 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	case err != nil:
 		return exitUsage
 	}
+	if f.demo {
+		return runDemo(ctx, f.sabotage, stdout, stderr)
+	}
 	env, err := config.ReadEnvironment(lookup)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -100,7 +116,27 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintf(stdout, "%s: no mistakes (channels: %d)\n", f.config, len(cfg.Channels))
 		return exitOK
 	}
-	if err := serve(ctx, cfg, env, newLogger(env, stderr)); err != nil {
+	wrap := asIs
+	if f.sabotage != "" {
+		wrap = demo.Sabotaged
+	}
+	if err := serve(ctx, cfg, env, wrap, newLogger(env, stderr)); err != nil {
+		fmt.Fprintln(stderr, "engine:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+// asIs is the store without anything between it and the engine.
+func asIs(s store.Store) store.Store { return s }
+
+// runDemo plays the demo with this very binary as the engine.
+func runDemo(ctx context.Context, sabotage string, stdout, stderr io.Writer) int {
+	executable, err := os.Executable()
+	if err == nil {
+		err = demo.Run(ctx, demo.Options{Executable: executable, Sabotage: sabotage, Out: stdout})
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}

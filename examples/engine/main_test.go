@@ -403,7 +403,7 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	served := make(chan error, 1)
 	env := environment(t)
 	logged := new(output)
-	go func() { served <- serve(ctx, cfg, env, newLogger(env, logged)) }()
+	go func() { served <- serve(ctx, cfg, env, asIs, newLogger(env, logged)) }()
 	eventually(t, "ready", func() bool { return strings.Contains(logged.String(), "engine ready") })
 	first, err := os.ReadFile(line[5])
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/api"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
 )
 
@@ -22,7 +23,9 @@ const drainTime = 20 * time.Second
 // serve runs the engine until ctx ends and everything is put away. The order is
 // the promise: nothing is accepted before what an earlier run left is recovered
 // and being delivered, and the API can be asked how that goes.
-func serve(ctx context.Context, cfg *config.Config, env config.Environment, log *slog.Logger) (err error) {
+//
+// wrap stands between the engine and its store.
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, log *slog.Logger) (err error) {
 	// Everything that ends the engine ends ctx; drain ends a while after it.
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -43,7 +46,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, log 
 	if err != nil {
 		return err
 	}
-	eng := engine.New(cfg, st, engine.Options{Logger: log})
+	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
 	eng.StartDestinations() //nolint:contextcheck // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()

@@ -81,6 +81,9 @@ func (d *decoder) check(cfg *Config) {
 	if d.has("store") && d.clean("store") && cfg.Store != "sqlite" {
 		d.at("store", "only sqlite is in this version of the engine: remove the key or write sqlite")
 	}
+	if d.has("certificateCheckInterval") && d.clean("certificateCheckInterval") && cfg.CertificateCheckInterval < 100*time.Millisecond {
+		d.at("certificateCheckInterval", "must be at least 100ms, such as 10s")
+	}
 	if len(cfg.Channels) == 0 && !d.has("channels") {
 		d.at("channels", "is missing: an engine needs at least one")
 	} else if len(cfg.Channels) == 0 && d.clean("channels") {

@@ -32,8 +32,11 @@ type Config struct {
 	// Default: "data" beside the configuration file.
 	DataDir string `yaml:"dataDir"`
 	// Store names the kind of store: "sqlite", which is the default.
-	Store    string    `yaml:"store"`
-	Channels []Channel `yaml:"channels"`
+	Store string `yaml:"store"`
+	// CertificateCheckInterval is how often the files of all TLS settings are
+	// looked at for changes. 0 and unset: 10 s. At least 100 ms.
+	CertificateCheckInterval time.Duration `yaml:"certificateCheckInterval"`
+	Channels                 []Channel     `yaml:"channels"`
 }
 
 // Channel takes messages in from one source and hands each to all its
