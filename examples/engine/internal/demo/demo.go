@@ -40,6 +40,7 @@ type Options struct {
 	Executable string    // the engine's binary
 	Sabotage   string    // "" or AckBeforeCommit
 	Senders    int       // systems that send at once; zero means 4
+	Under      []string  // a command under which the engine runs first; nil means none
 	Out        io.Writer // where to tell what happens
 }
 
@@ -114,7 +115,7 @@ func (s *stage) prepare(ctx context.Context, opt Options) error {
 	s.tell("made a certificate authority, a server and a client certificate")
 
 	for _, dir := range []string{"laboratory", "archive", "data"} {
-		if err := os.Mkdir(s.path(dir), 0o700); err != nil {
+		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return err
 		}
 	}
@@ -132,13 +133,12 @@ func (s *stage) prepare(ctx context.Context, opt Options) error {
 		return err
 	}
 	s.engine = &engine{
-		executable: opt.Executable,
-		args:       []string{"-config", s.path("engine.yaml")},
-		logFile:    s.path("engine.log"),
-		port:       port,
+		command: append(opt.Under, opt.Executable, "-config", s.path("engine.yaml")),
+		logFile: s.path("engine.log"),
+		port:    port,
 	}
 	if opt.Sabotage != "" {
-		s.engine.args = append(s.engine.args, "-sabotage", opt.Sabotage)
+		s.engine.command = append(s.engine.command, "-sabotage", opt.Sabotage)
 	}
 	s.senders = newSenders(cmp.Or(opt.Senders, fewSenders), source, s.tls("client", false))
 	if err := s.engine.start(ctx); err != nil {

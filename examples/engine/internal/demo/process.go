@@ -15,10 +15,9 @@ import (
 // engine is the engine under test, in a process of its own so that it can be
 // killed.
 type engine struct {
-	executable string
-	args       []string
-	logFile    string
-	port       string // of its API
+	command []string // the engine's binary and its arguments
+	logFile string
+	port    string // of its API
 
 	cmd    *exec.Cmd
 	exited chan error // receives the result of cmd.Wait
@@ -32,7 +31,7 @@ func (e *engine) start(ctx context.Context) error {
 	}
 	defer log.Close()
 	// Not bound to ctx: the end of the demo stops it in good order.
-	e.cmd = exec.Command(e.executable, e.args...) //nolint:noctx // see above
+	e.cmd = exec.Command(e.command[0], e.command[1:]...) //nolint:noctx // see above
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.Env = append(os.Environ(), "PORT="+e.port, "HTTP_HOST=127.0.0.1")
 	if err := e.cmd.Start(); err != nil {

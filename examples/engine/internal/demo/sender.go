@@ -24,6 +24,7 @@ type senders struct {
 	dialer *mllp.Dialer
 	addr   string
 	acks   atomic.Int64 // AA read so far, by all
+	naks   atomic.Int64 // refusals
 
 	// Each element is owned by its own goroutine while send runs, and read by
 	// the caller of send after it has returned.
@@ -79,8 +80,11 @@ func (s *senders) one(ctx context.Context, i int) error {
 		if !errors.As(err, &failure) || !failure.Retryable() {
 			return fmt.Errorf("sender %d: %w", i+1, err)
 		}
-		if failure.MaybeDelivered() {
+		switch {
+		case failure.MaybeDelivered():
 			l.again++
+		case failure.Outcome == mllp.Nacked:
+			s.naks.Add(1)
 		}
 		select {
 		case <-ctx.Done():
