@@ -47,7 +47,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 		return err
 	}
 	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
-	eng.StartDestinations() //nolint:contextcheck // stopped by StopDestinations, with a deadline
+	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
 

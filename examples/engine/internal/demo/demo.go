@@ -270,7 +270,7 @@ func (s *stage) serial(ctx context.Context) (*big.Int, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	state := conn.(*tls.Conn).ConnectionState() //nolint:errcheck // a tls.Dialer gives nothing else
+	state := conn.(*tls.Conn).ConnectionState()
 	return state.PeerCertificates[0].SerialNumber, nil
 }
 

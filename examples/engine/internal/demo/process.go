@@ -66,7 +66,7 @@ func (e *engine) kill() error {
 	if err := e.cmd.Process.Kill(); err != nil {
 		return err
 	}
-	<-e.exited
+	<-e.exited //nolint:errcheck // it was killed
 	e.cmd = nil
 	return nil
 }

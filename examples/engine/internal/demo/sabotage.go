@@ -24,7 +24,7 @@ type ackBeforeCommit struct{ store.Store }
 func (s ackBeforeCommit) Intake(ctx context.Context, in store.Intake) (int64, error) {
 	in.Raw = append([]byte(nil), in.Raw...)
 	time.AfterFunc(commitDelay, func() {
-		_, _ = s.Store.Intake(context.WithoutCancel(ctx), in) //nolint:errcheck // losing it is the point
+		_, _ = s.Store.Intake(context.WithoutCancel(ctx), in) // losing it is the point
 	})
 	return 0, nil
 }

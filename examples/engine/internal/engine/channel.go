@@ -92,7 +92,7 @@ func (ch *channel) start(ctx context.Context) error {
 	}
 	ch.setState(Starting)
 	for _, w := range ch.workers {
-		w.start() //nolint:contextcheck // it outlives the request that starts it
+		w.start() // it outlives the request that starts it
 	}
 	if err := ch.source.open(ctx); err != nil {
 		ch.setState(Stopped)

@@ -62,9 +62,9 @@ func (s *tcpSource) open(ctx context.Context) error {
 		// The server reads the files too, but then the port would be open already.
 		silent := *s.tls
 		silent.Logger = nil
-		source, err := tlsprops.Load(silent) //nolint:contextcheck // takes none
+		source, err := tlsprops.Load(silent) // takes none
 		if err == nil {
-			_, err = source.ServerConfig() //nolint:contextcheck // takes none
+			_, err = source.ServerConfig() // takes none
 		}
 		if err != nil {
 			return err
@@ -85,7 +85,7 @@ func (s *tcpSource) open(ctx context.Context) error {
 		s.port = tcp.Port
 	}
 	s.mu.Unlock()
-	go func() { //nolint:contextcheck // it outlives the request that opens the port
+	go func() { // it outlives the request that opens the port
 		defer close(done)
 		err := server.Serve(context.Background(), ln)
 		if errors.Is(err, mllp.ErrServerClosed) {

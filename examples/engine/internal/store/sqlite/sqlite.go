@@ -173,7 +173,7 @@ func (s *Store) begin(ctx context.Context, path string) error {
 	if err := s.reserve.take(); err != nil {
 		s.writer.becomeFull(err)
 	}
-	go s.writer.run() //nolint:contextcheck // it lives until Close, not until ctx ends
+	go s.writer.run() // it lives until Close, not until ctx ends
 	return nil
 }
 
