@@ -215,12 +215,12 @@ func (d *Dialer) tlsConfig(ctx context.Context, host string) (*tls.Config, error
 	if !d.TLS.Enabled {
 		return nil, d.TLS.Validate() // settings without Enabled are a mistake, not a wish for plaintext
 	}
-	source, err := d.load() // tlsprops.Load reads local files and takes no context
+	source, err := d.load()
 	if err != nil {
 		return nil, err
 	}
 	_ = source.Refresh(ctx)          // its only error is that ctx has ended, which connecting notices too
-	return source.ClientConfig(host) // it takes none
+	return source.ClientConfig(host)
 }
 
 func (d *Dialer) load() (*tlsprops.Source, error) {

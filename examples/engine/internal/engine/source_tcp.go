@@ -62,9 +62,9 @@ func (s *tcpSource) open(ctx context.Context) error {
 		// The server reads the files too, but then the port would be open already.
 		silent := *s.tls
 		silent.Logger = nil
-		source, err := tlsprops.Load(silent) // takes none
+		source, err := tlsprops.Load(silent)
 		if err == nil {
-			_, err = source.ServerConfig() // takes none
+			_, err = source.ServerConfig()
 		}
 		if err != nil {
 			return err
