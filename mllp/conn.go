@@ -59,6 +59,7 @@ type conn struct {
 	looked   bool      // lastLook has begun
 	gentle   bool      // to be closed so that what was sent arrives
 
+	writeBy    time.Time // the write deadline that is set
 	armed      time.Time // the read deadline that is set; zero: none
 	frameAt    int64     // offset of the frame that began at frameBegan; -1: none
 	frameBegan time.Time
@@ -99,7 +100,7 @@ func (c *conn) Serve(ctx context.Context) {
 	if tc, ok := c.raw.(*net.TCPConn); ok {
 		tc.SetKeepAliveConfig(keepAlive) // nothing is lost without it
 	}
-	c.rd = Reader{src: c, mem: c, limit: c.cfg.maxMessage, junkLimit: c.cfg.maxJunk}
+	c.rd = Reader{src: c, mem: c, limit: c.cfg.maxMessage, junkLimit: c.cfg.maxJunk, findMSH: true}
 	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
 	if c.cfg.tls != nil {
 		if err = c.handshake(ctx); err != nil {

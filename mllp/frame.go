@@ -25,6 +25,9 @@ const (
 	// lookahead is how many bytes after the longest message the buffer must hold
 	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|".
 	lookahead = 16
+	// scanBlock is how much is searched for one byte before it is searched for the
+	// next, so that it stays in the processor's first cache.
+	scanBlock = 16 << 10
 )
 
 // errGoIdle is what a source answers in place of waiting longer with a large
@@ -52,6 +55,7 @@ type Reader struct {
 	mem       memory // nil: the heap
 	limit     int64
 	junkLimit int64
+	findMSH   bool // set frame.second
 
 	// buf[r:w] is received and not consumed. In a frame, buf[r] is its VT.
 	buf  []byte
@@ -60,6 +64,7 @@ type Reader struct {
 
 	in     bool // a frame has begun
 	fs, vt int  // buf[r:r+fs] holds no FS that ends the frame, buf[r:r+vt] no VT that begins one
+	msh    int  // buf[r:r+msh] has been searched for a second MSH
 	last   int  // bytes to consume at the next call
 
 	head  [16]byte // first bytes of the stream while no frame has begun
@@ -76,6 +81,7 @@ type frame struct {
 	blank     bool  // they are white space and NUL alone
 	missingCR bool
 	stray     bool // VT or FS in the text
+	second    bool // another segment begins as the first does: MSH and the same separators
 }
 
 // NewReader returns a Reader of the frames of r with texts of at most limit
@@ -130,9 +136,12 @@ func (r *Reader) scan() ([]byte, error) {
 	}
 	data := r.buf[r.r:r.w]
 	for {
-		end, found := len(data), false
-		if i := bytes.IndexByte(data[r.fs:], fs); i >= 0 {
+		end, found := min(len(data), r.fs+scanBlock), false
+		if i := bytes.IndexByte(data[r.fs:end], fs); i >= 0 {
 			end, found = r.fs+i, true
+		}
+		if r.findMSH {
+			r.secondMSH(data[:end])
 		}
 		for r.vt < end {
 			i := bytes.IndexByte(data[r.vt:end], vt)
@@ -144,8 +153,7 @@ func (r *Reader) scan() ([]byte, error) {
 			switch beginsMessage(data[r.vt+1:]) {
 			case yes:
 				return r.cutOff(r.vt)
-			case unknown: // no FS can follow, so the data ends here
-				r.fs = end
+			case unknown: // so the data ends here
 				return r.more(r.vt)
 			case no:
 				r.frame.stray = true
@@ -153,6 +161,9 @@ func (r *Reader) scan() ([]byte, error) {
 			}
 		}
 		r.fs = end
+		if !found && end < len(data) {
+			continue
+		}
 		if !found || end+1 == len(data) {
 			return r.more(end)
 		}
@@ -172,6 +183,32 @@ func (r *Reader) scan() ([]byte, error) {
 		r.frame.stray = true
 		r.fs++
 	}
+}
+
+// secondMSH looks on for a segment in data that begins as the first one does, up
+// to the second encoding character, mostly ~. That is rare in most messages, so
+// the search for it runs at the speed of memory.
+func (r *Reader) secondMSH(data []byte) {
+	first := data[1:]
+	if bytes.HasPrefix(first, utf8BOM) {
+		first = first[len(utf8BOM):]
+	}
+	const known = len("MSH|^~")
+	if len(first) < known {
+		return
+	}
+	first = first[:known]
+	for r.msh < len(data) {
+		i := bytes.IndexByte(data[r.msh:], first[known-1])
+		if i < 0 {
+			break
+		}
+		r.msh += i + 1
+		if begin := r.msh - known; begin > 1 && (data[begin-1] == '\r' || data[begin-1] == '\n') && bytes.Equal(data[begin:r.msh], first) {
+			r.frame.second = true
+		}
+	}
+	r.msh = len(data)
 }
 
 // seek skips to the next VT.
@@ -198,7 +235,7 @@ func (r *Reader) seek() (bool, error) {
 		r.off += int64(n)
 	}
 	if found {
-		r.in, r.fs, r.vt, r.heads = true, 1, 1, -1
+		r.in, r.fs, r.vt, r.msh, r.heads = true, 1, 1, 1, -1
 		r.frame.offset = r.off
 	}
 	return found, nil

@@ -150,8 +150,8 @@ type Server struct {
 	// no limit: HL7 connections stay for months. Peers that have vanished are
 	// found by TCP keep-alive within two minutes.
 	IdleTimeout time.Duration
-	// WriteTimeout limits the writing of one reply. If zero, 10 s; negative
-	// means no limit.
+	// WriteTimeout limits the writing of one reply; it may take up to a second
+	// more. If zero, 10 s; negative means no limit.
 	WriteTimeout time.Duration
 	// HandlerTimeout limits the handler. After it the handler's context ends, AE
 	// is sent, and what the handler returns later is discarded; the next message
