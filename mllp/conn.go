@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -100,7 +101,7 @@ func (c *conn) Serve(ctx context.Context) {
 	if tc, ok := c.raw.(*net.TCPConn); ok {
 		tc.SetKeepAliveConfig(keepAlive) // nothing is lost without it
 	}
-	c.rd = Reader{src: c, mem: c, limit: c.cfg.maxMessage, junkLimit: c.cfg.maxJunk, findMSH: true}
+	c.rd = Reader{src: c, mem: c, limit: min(c.cfg.maxMessage, math.MaxInt-lookahead), junkLimit: c.cfg.maxJunk, findMSH: true}
 	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
 	if c.cfg.tls != nil {
 		if err = c.handshake(ctx); err != nil {
@@ -182,7 +183,7 @@ func (c *conn) close(ctx context.Context, err error) {
 		c.endGently()
 	}
 	c.net.Close()
-	c.release()
+	c.release(true)
 	switch {
 	case c.told:
 		c.cfg.tell(ctx, e)

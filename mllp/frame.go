@@ -40,9 +40,9 @@ var errFSOnly = errors.New("mllp: no CR after FS")
 
 // memory is where a Reader gets its buffers from.
 type memory interface {
-	// resize returns a buffer of at least n bytes that begins with data, which
-	// is part of old, and takes old back.
-	resize(old, data []byte, n int) ([]byte, error)
+	// resize returns a buffer of at least n bytes that begins with data, and takes
+	// back the one before, of which data is a part. After an error that stays.
+	resize(data []byte, n int) ([]byte, error)
 }
 
 // A Reader reads the frames of a stream. It tolerates what real senders do: up
@@ -356,12 +356,13 @@ func (r *Reader) fill() {
 // many as the longest allowed frame takes.
 func (r *Reader) grow(data []byte, n int) (err error) {
 	n = int(min(int64(n), r.limit+lookahead))
-	if r.mem != nil {
-		r.buf, err = r.mem.resize(r.buf, data, n)
+	var buf []byte
+	if r.mem == nil {
+		buf = make([]byte, n)
+		copy(buf, data)
+	} else if buf, err = r.mem.resize(data, n); err != nil {
 		return err
 	}
-	buf := make([]byte, n)
-	copy(buf, data)
 	r.buf = buf
 	return nil
 }

@@ -123,8 +123,8 @@ func earlier(a, b time.Time) time.Time {
 // resize is the memory of the connection's Reader. Buffers come from pools, in
 // the size of the last frame if that is likely to be of use, and the large ones
 // from the budget.
-func (c *conn) resize(_, data []byte, n int) ([]byte, error) {
-	longest := int(min(c.cfg.maxMessage+lookahead, int64(1)<<40))
+func (c *conn) resize(data []byte, n int) ([]byte, error) {
+	longest := int(c.rd.limit) + lookahead
 	if n > idleBuffer {
 		n = min(max(n, c.lastLen+3), longest)
 	}
@@ -132,27 +132,30 @@ func (c *conn) resize(_, data []byte, n int) ([]byte, error) {
 	if charge := budgeted(size); charge > 0 {
 		now := time.Now()
 		until := c.frameDeadline(now)
-		if until.IsZero() { // even then: of two that wait for each other, one must give in
+		if until.IsZero() { // even then, one that stands in the way of others must end
 			until = now.Add(defaultFrameTimeout)
 		}
-		if !c.cfg.budget.take(charge, until, c.done) {
+		if !c.cfg.budget.take(c, charge, until, c.done) {
 			return nil, &FrameError{Reason: ReasonBuffersExhausted, Offset: c.rd.off, Length: int64(len(data))}
 		}
 	}
 	fresh := getBuffer(n)
 	copy(fresh.bytes, data)
-	c.release()
+	c.release(budgeted(size) == 0)
 	c.buf = fresh
 	return fresh.bytes[:min(len(fresh.bytes), longest)], nil
 }
 
-// release gives the buffer back.
-func (c *conn) release() {
+// release gives the buffer back; last says that no other one that counts has
+// taken its place.
+func (c *conn) release(last bool) {
 	if c.buf == nil {
 		return
 	}
 	charge := budgeted(len(c.buf.bytes))
 	putBuffer(c.buf)
 	c.buf = nil
-	c.cfg.budget.give(charge)
+	if charge > 0 {
+		c.cfg.budget.give(c, charge, last)
+	}
 }

@@ -371,7 +371,8 @@ func (s *Server) config() (*config, error) {
 	maxMessage := orDefault(s.MaxMessageBytes, defaultMaxMessage)
 	s.once.Do(func() {
 		rand.Read(s.idKey[:])
-		s.budget = &budget{left: orDefault(s.MaxBufferedBytes, max(256<<20, leastBudget(maxMessage)))}
+		most := leastBudget(maxMessage)
+		s.budget = newBudget(orDefault(s.MaxBufferedBytes, max(256<<20, most)), most)
 	})
 	c := &config{
 		server:           s,
