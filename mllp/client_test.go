@@ -317,6 +317,21 @@ func TestACancelledSendReturnsAtOnceWithTheTruth(t *testing.T) {
 			_, err := c.Send(ctx, adt("M3"))
 			failed(t, err, mllp.NotSent)
 			require.NoError(t, c.Err())
+			fourth := send(t.Context(), c, adt("M4"))
+			p.say(answer(mllp.AA, "M4"))
+			require.NoError(t, (<-fourth).err, "its turn has come")
+		})
+	})
+	t.Run("far from its turn", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := dial(t, &mllp.Dialer{})
+			send(t.Context(), c, adt("M1"))
+			send(t.Context(), c, adt("M2"))
+			ctx, cancel := context.WithCancelCause(t.Context())
+			third := send(ctx, c, adt("M3"))
+			cancel(reason)
+			failed(t, (<-third).err, mllp.NotSent)
+			require.NoError(t, c.Err())
 		})
 	})
 	t.Run("while it waits for the acknowledgement", func(t *testing.T) {
@@ -361,6 +376,18 @@ func TestACancelledSendReturnsAtOnceWithTheTruth(t *testing.T) {
 	})
 }
 
+func TestACancellationKeepsBothItsKindAndItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := dial(t, &mllp.Dialer{})
+		reason := errors.New("the channel was stopped")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(reason)
+		_, err := c.Send(ctx, adt("M1"))
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, reason)
+	})
+}
+
 func TestAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := dial(t, &mllp.Dialer{WriteTimeout: 2 * time.Second})
@@ -395,6 +422,27 @@ func TestARefusalInTheMiddleOfAMessageIsHeard(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestABrokenPipeBeforeTheFirstByteIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := memnet.Listen()
+		defer ln.Close()
+		broken := &brokenPipe{failed: make(chan struct{})}
+		d := &mllp.Dialer{NetDialer: dialFunc(func(context.Context) (nc net.Conn, err error) {
+			broken.Conn, err = ln.Dial()
+			return broken, err
+		})}
+		c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+		require.NoError(t, err)
+		defer c.Close()
+		broken.now.Store(true)
+		s := <-send(t.Context(), c, adt("M1"))
+		assert.True(t, failed(t, s.err, mllp.NotSent).Retryable())
+		require.ErrorIs(t, s.err, syscall.EPIPE)
+		require.ErrorIs(t, c.Err(), syscall.EPIPE)
+		assert.Equal(t, time.Second, s.took, "so long the peer may still explain itself")
+	})
 }
 
 func TestCloseMakesMessagesUnderWayUnknown(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/carewire/carewire/internal/memnet"
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/mllp"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // tlsPeer accepts TLS connections on an in-memory network with config, and
@@ -308,6 +311,49 @@ func TestARejectedClientCertificateIsPermanent(t *testing.T) {
 	}
 }
 
+func TestARejectionIsHeardAlsoWhereWritingFailsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, ca := rejecting(t, tls.VersionTLS13)
+		ln := memnet.Listen()
+		defer ln.Close()
+		writeFailed := make(chan struct{})
+		go func() {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			tls.Server(&gatedConn{Conn: nc, after: 1, open: writeFailed}, server).HandshakeContext(context.Background())
+			nc.Close()
+		}()
+		broken := &brokenPipe{failed: writeFailed}
+		d := &mllp.Dialer{TLSConfig: &tls.Config{RootCAs: ca.Pool()}, NetDialer: dialFunc(func(context.Context) (nc net.Conn, err error) {
+			broken.Conn, err = ln.Dial()
+			return broken, err
+		})}
+		c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+		require.NoError(t, err)
+		broken.now.Store(true)
+		_, err = c.Send(t.Context(), adt("M1"))
+		require.ErrorIs(t, err, mllp.ErrPeerRejectedCertificate)
+		assert.False(t, failed(t, err, mllp.NotSent).Retryable())
+	})
+}
+
+// brokenPipe fails to write once now is set, and closes failed then.
+type brokenPipe struct {
+	net.Conn
+	now    atomic.Bool
+	failed chan struct{}
+}
+
+func (c *brokenPipe) Write(p []byte) (int, error) {
+	if c.now.Swap(false) {
+		close(c.failed)
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
+
 // gatedConn lets after reads through, and the others when open is closed.
 type gatedConn struct {
 	net.Conn
@@ -353,5 +399,103 @@ func TestClosingOverTLSSaysFarewell(t *testing.T) {
 		require.NoError(t, c.Close())
 		assert.Equal(t, io.EOF, <-ended)
 		assert.NotErrorIs(t, c.Err(), os.ErrDeadlineExceeded)
+	})
+}
+
+func TestTheDialersTLSPropertiesAreHonoured(t *testing.T) {
+	ca, other := testpki.NewCA(t, "CA"), testpki.NewCA(t, "Other CA")
+	dir := t.TempDir()
+	trust, client := ca.Write(dir, "ca.crt"), ca.Client("sender").Write(dir, "client")
+	server := &tls.Config{
+		Certificates: []tls.Certificate{ca.Server("receiver").TLS()},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	}
+	mutual := tlsprops.TlsProperties{Enabled: true, TrustStorePath: trust, KeyStorePath: client.Key, CertStorePath: client.Cert}
+
+	t.Run("mutual TLS", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d := &mllp.Dialer{NetDialer: tlsPeer(t, server), TLS: &mutual}
+			assert.Equal(t, "MLLPS", d.Transport())
+			for range 2 {
+				c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+				require.NoError(t, err)
+				_, err = c.Send(t.Context(), adt("M1"))
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+			}
+		})
+	})
+	for name, change := range map[string]func(*tlsprops.TlsProperties){
+		"a name that the certificate has not": func(p *tlsprops.TlsProperties) { p.SniServerName = "elsewhere" },
+		"a pin that does not fit":             func(p *tlsprops.TlsProperties) { p.Pins = []string{other.Server("receiver").Pin()} },
+		"a missing file":                      func(p *tlsprops.TlsProperties) { p.TrustStorePath += "x" },
+		"a setting for listeners":             func(p *tlsprops.TlsProperties) { p.RequireClientCert = true },
+		"files, but not enabled":              func(p *tlsprops.TlsProperties) { p.Enabled = false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := mutual
+				change(&p)
+				d := &mllp.Dialer{NetDialer: tlsPeer(t, server), TLS: &p}
+				c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+				assert.Nil(t, c)
+				assert.False(t, failed(t, err, mllp.NotSent).Retryable(), "%v", err)
+			})
+		})
+	}
+	t.Run("disabled and empty means no TLS", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := dial(t, &mllp.Dialer{TLS: &tlsprops.TlsProperties{}})
+			_, secured := c.ConnectionState()
+			assert.False(t, secured)
+		})
+	})
+	t.Run("TLSConfig replaces them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d := &mllp.Dialer{
+				NetDialer: tlsPeer(t, server), TLS: &tlsprops.TlsProperties{TrustStorePath: "does not exist"},
+				TLSConfig: &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Client("sender").TLS()}},
+			}
+			assert.Equal(t, "MLLPS", d.Transport())
+			c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+			require.NoError(t, err)
+			c.Close()
+		})
+	})
+}
+
+func TestANewCertificateIsUsedForTheNextConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := testpki.NewCA(t, "CA")
+		dir := t.TempDir()
+		var seen string
+		server := &tls.Config{
+			Certificates: []tls.Certificate{ca.Server("receiver").TLS()},
+			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+			VerifyConnection: func(state tls.ConnectionState) error {
+				seen = state.PeerCertificates[0].Subject.CommonName
+				return nil
+			},
+		}
+		files := ca.Client("first").Write(dir, "client")
+		d := &mllp.Dialer{NetDialer: tlsPeer(t, server), TLS: &tlsprops.TlsProperties{
+			Enabled: true, TrustStorePath: ca.Write(dir, "ca.crt"), KeyStorePath: files.Key, CertStorePath: files.Cert,
+		}}
+		connect := func() *mllp.Conn {
+			c, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+			require.NoError(t, err)
+			_, err = c.Send(t.Context(), adt("M1"))
+			require.NoError(t, err)
+			return c
+		}
+		old := connect()
+		defer old.Close()
+		assert.Equal(t, "first", seen)
+		ca.Client("second").Write(dir, "client")
+		time.Sleep(11 * time.Second)
+		connect().Close()
+		assert.Equal(t, "second", seen)
+		_, err := old.Send(t.Context(), adt("M2"))
+		require.NoError(t, err, "connections in hand go on")
 	})
 }

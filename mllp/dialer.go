@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
+
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // The defaults of a Dialer. Peers wait between 1 and 120 s for an
@@ -41,7 +44,11 @@ type Dialer struct {
 		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 	}
 
-	// TLSConfig, if not nil, turns TLS on. An empty ServerName
+	// TLS are the settings of TLS as configuration files have them. Nil, or
+	// Enabled false, means no TLS. Files are read at the first DialContext and
+	// looked at again at later ones, at most once in TLS.ReloadInterval.
+	TLS *tlsprops.TlsProperties
+	// TLSConfig, if not nil, turns TLS on and replaces TLS. An empty ServerName
 	// becomes the host that is dialed.
 	TLSConfig *tls.Config
 
@@ -64,6 +71,9 @@ type Dialer struct {
 	Window int
 	// Match says which reply acknowledges a message. The zero value is MatchControlID.
 	Match Match
+
+	mu     sync.Mutex
+	source *tlsprops.Source // guarded by mu; nil until TLS has been loaded
 }
 
 // Match says which reply acknowledges a message.
@@ -118,7 +128,7 @@ func (m *Match) UnmarshalText(text []byte) error {
 
 // Transport returns "MLLPS" if connections use TLS, "MLLP" if not.
 func (d *Dialer) Transport() string {
-	if d.TLSConfig != nil {
+	if d.TLSConfig != nil || d.TLS != nil && d.TLS.Enabled {
 		return "MLLPS"
 	}
 	return "MLLP"
@@ -154,7 +164,7 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendEr
 	if err != nil {
 		return nil, refused(fmt.Errorf("mllp: %w", err))
 	}
-	config, err := d.tlsConfig(host)
+	config, err := d.tlsConfig(ctx, host)
 	if err != nil {
 		return nil, refused(fmt.Errorf("mllp: %w", err))
 	}
@@ -191,7 +201,7 @@ func (d *Dialer) check() error {
 }
 
 // tlsConfig returns the configuration for a connection to host, nil for none.
-func (d *Dialer) tlsConfig(host string) (*tls.Config, error) {
+func (d *Dialer) tlsConfig(ctx context.Context, host string) (*tls.Config, error) {
 	if d.TLSConfig != nil {
 		config := d.TLSConfig.Clone()
 		if config.ServerName == "" {
@@ -199,7 +209,31 @@ func (d *Dialer) tlsConfig(host string) (*tls.Config, error) {
 		}
 		return config, nil
 	}
-	return nil, nil
+	if d.TLS == nil {
+		return nil, nil
+	}
+	if !d.TLS.Enabled {
+		return nil, d.TLS.Validate() // settings without Enabled are a mistake, not a wish for plaintext
+	}
+	source, err := d.load() //nolint:contextcheck // tlsprops.Load reads local files and takes no context
+	if err != nil {
+		return nil, err
+	}
+	_ = source.Refresh(ctx)          // its only error is that ctx has ended, which connecting notices too
+	return source.ClientConfig(host) //nolint:contextcheck // it takes none
+}
+
+func (d *Dialer) load() (*tlsprops.Source, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.source == nil {
+		source, err := tlsprops.Load(*d.TLS)
+		if err != nil {
+			return nil, err
+		}
+		d.source = source
+	}
+	return d.source, nil
 }
 
 func (d *Dialer) connect(ctx context.Context, network, addr string) (net.Conn, *SendError) {

@@ -118,8 +118,10 @@ func (e *SendError) Retryable() bool {
 // Code returns AckCode: the receiver's own word.
 func (e *SendError) Code() string { return string(e.AckCode) }
 
-// notSent and refused are NotSent for reasons that may and that will not pass.
+// notSent is NotSent for a reason that may pass.
 func notSent(err error) *SendError { return &SendError{Outcome: NotSent, Err: err} }
+
+// refused is NotSent for a reason that will not pass by itself.
 func refused(err error) *SendError { return &SendError{Outcome: NotSent, Err: err, permanent: true} }
 
 // The texts of crypto/tls for the alerts (RFC 8446, section 6.2) with which a
