@@ -3,6 +3,7 @@ package tlsprops
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"unicode/utf8"
 )
 
@@ -56,6 +57,21 @@ func describe(data []byte) string {
 		return "base64 without BEGIN and END lines"
 	}
 	return "text without any PEM block"
+}
+
+// notPEMError is the error for a file without any PEM block.
+func notPEMError(data []byte) error {
+	var hint string
+	switch shapeOf(data) {
+	case shapeCertificate:
+		hint = ": convert it with openssl x509 -inform DER -in FILE -out NEW"
+	case shapePKCS8, shapeEncryptedPKCS8, shapePKCS1, shapeSEC1:
+		hint = ": convert it with openssl pkcs8 -topk8 -inform DER -in FILE -out NEW"
+	case shapePKCS7:
+		hint = ": convert it with openssl pkcs7 -inform DER -print_certs -in FILE -out NEW"
+	default:
+	}
+	return fmt.Errorf("no PEM block: the file is %s%s", describe(data), hint)
 }
 
 // binaryMagic names the key stores that their first bytes tell.

@@ -2,7 +2,9 @@ package tlsprops
 
 import (
 	"errors"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 var (
@@ -28,11 +30,19 @@ func (e *FieldError) Error() string {
 	b.WriteString(e.Field)
 	if e.Path != "" {
 		b.WriteByte(' ')
-		b.WriteString(e.Path)
+		b.WriteString(oneLine(e.Path))
 	}
 	b.WriteString(": ")
 	b.WriteString(e.Err.Error())
 	return b.String()
+}
+
+// oneLine returns a path as it is, or quoted if it would break the line.
+func oneLine(path string) string {
+	if strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(path)
+	}
+	return path
 }
 
 // Unwrap returns the reason.

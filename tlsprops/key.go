@@ -45,7 +45,7 @@ func parseKey(data []byte, passphrase string, decode func(der []byte) (crypto.Si
 	case err != nil:
 		return nil, false, err
 	case block == nil && len(blocks) == 0:
-		return nil, false, fmt.Errorf("no PEM block: the file is %s", describe(data))
+		return nil, false, notPEMError(data)
 	case block == nil:
 		return nil, false, errors.New("no private key")
 	}
@@ -62,6 +62,11 @@ func parseKey(data []byte, passphrase string, decode func(der []byte) (crypto.Si
 	return key, encrypted, nil
 }
 
+// isPrivateKey tells the block of a private key of any format by its label.
+func (b *pemBlock) isPrivateKey() bool {
+	return b.label == "PRIVATE KEY" || strings.HasSuffix(b.label, " PRIVATE KEY")
+}
+
 // keyBlock returns the one block that is a private key, or nil.
 func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 	var key *pemBlock
@@ -71,7 +76,7 @@ func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 		switch {
 		case strings.HasSuffix(b.label, "CERTIFICATE"):
 			certificates = true
-		case !strings.HasSuffix(b.label, "PRIVATE KEY"):
+		case !b.isPrivateKey():
 		case key != nil:
 			return nil, b.errorf("a second private key: the first is block %d (line %d), and a file must hold but one", key.number, key.line)
 		default:
@@ -79,7 +84,7 @@ func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 		}
 	}
 	if key == nil && certificates {
-		return nil, errors.New("certificates but no private key; are keyStorePath and certStorePath swapped?")
+		return nil, errors.New("certificates but no private key: are the paths of key and certificate swapped?")
 	}
 	return key, nil
 }
@@ -220,7 +225,6 @@ var keyKinds = map[string]string{
 	"1.2.840.113549.1.1.10":   "RSA-PSS",
 	"1.2.840.113549.1.3.1":    "Diffie-Hellman",
 	"1.2.840.10046.2.1":       "Diffie-Hellman",
-	"1.2.156.10197.1.301":     "SM2",
 	"1.3.101.110":             "X25519",
 	"1.3.101.111":             "X448",
 	"1.3.101.113":             "Ed448",

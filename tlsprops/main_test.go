@@ -3,13 +3,16 @@ package tlsprops_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/internal/leakcheck"
+	"github.com/carewire/carewire/internal/memnet"
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/tlsprops"
 )
@@ -34,9 +37,6 @@ func serve(conn net.Conn, config *tls.Config) <-chan outcome {
 		server := tls.Server(conn, config)
 		_, err := server.Write([]byte{6})
 		done <- outcome{server.ConnectionState(), err}
-		if err != nil {
-			_ = conn.Close()
-		}
 	}()
 	return done
 }
@@ -51,14 +51,11 @@ func connect(conn net.Conn, config *tls.Config) (*tls.Conn, error) {
 
 // handshake joins two configurations and returns how it went for each.
 func handshake(server, client *tls.Config) (serverSide, clientSide outcome) {
-	near, far := net.Pipe()
+	near, far := memnet.Pipe() // buffered, so that both can write at once
 	defer near.Close()
 	defer far.Close()
 	done := serve(far, server)
 	conn, err := connect(near, client)
-	if err != nil {
-		_ = near.Close()
-	}
 	return <-done, outcome{conn.ConnectionState(), err}
 }
 
@@ -97,9 +94,13 @@ type pki struct {
 	clientFiles    testpki.Files
 }
 
+// cas gives every CA a name of its own: servers tell clients whose certificates
+// they accept by name.
+var cas atomic.Int64
+
 func newPKI(t testing.TB) *pki {
 	t.Helper()
-	p := &pki{dir: t.TempDir(), ca: testpki.NewCA(t, "Test CA")}
+	p := &pki{dir: t.TempDir(), ca: testpki.NewCA(t, fmt.Sprintf("Test CA %d", cas.Add(1)))}
 	p.server, p.client = p.ca.Server(), p.ca.Client("a client")
 	p.caFile = p.ca.Write(p.dir, "ca.crt")
 	p.serverFiles = p.server.Write(p.dir, "server")

@@ -179,7 +179,8 @@ func decryptCBC(block cipher.Block, iv, data []byte) ([]byte, error) {
 }
 
 func fipsError(algorithm string) error {
-	return fmt.Errorf("encrypted with %s, which is not allowed in FIPS 140-only mode: %s", algorithm, convertHint)
+	// OpenSSL makes the 16 bytes of salt that this mode asks for since 3.2.
+	return fmt.Errorf("encrypted with %s, which is not allowed in FIPS 140-only mode: %s (of OpenSSL 3.2 or later)", algorithm, convertHint)
 }
 
 const convertHint = "convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -in FILE -out NEW"
@@ -189,11 +190,11 @@ const convertHint = "convert it with openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf
 type unknownAlgorithmError struct{ oid string }
 
 func (e *unknownAlgorithmError) Error() string {
-	name, ok := unknownAlgorithms[e.oid]
-	if ok {
-		name += " "
+	name := e.oid
+	if known, ok := unknownAlgorithms[e.oid]; ok {
+		name = fmt.Sprintf("%s (%s)", known, e.oid)
 	}
-	return fmt.Sprintf("encrypted with %s(%s), which is not known here: set a Decoder that opens it, or %s", name, e.oid, convertHint)
+	return fmt.Sprintf("encrypted with %s, which is not known here: set a Decoder that opens it, or %s", name, convertHint)
 }
 
 // unknownAlgorithms names what is known to occur, for the error message.

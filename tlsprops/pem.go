@@ -55,6 +55,9 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 		cur    pemBlock // the block that has begun, if open
 		open   bool
 		start  int // where cur begins
+		// The last line outside of a block that was not empty, and its number.
+		last     string
+		lastLine int
 	)
 	for line, off := 1, 0; off < len(data); line++ {
 		begin, end := off, len(data)
@@ -79,7 +82,7 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 				return nil, cur.errorf("the base64 text of %s is damaged", quoteLabel(cur.label))
 			}
 			cur.headers, cur.der = p.Headers, p.Bytes
-			blocks, open = append(blocks, cur), false
+			blocks, open, last = append(blocks, cur), false, ""
 		case open:
 			// Base64 or a header, for encoding/pem to judge.
 		case strings.HasPrefix(text, pemBegin):
@@ -95,10 +98,15 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 			return nil, fmt.Errorf("line %d: END line of a block that has no BEGIN line: the beginning is cut off or damaged", line)
 		case looksLikeBoundary(text):
 			return nil, fmt.Errorf("line %d: a damaged or indented BEGIN or END line: %s and the label must begin the line", line, pemDashes)
+		case text != "":
+			last, lastLine = text, line
 		}
 	}
 	if open {
 		return nil, cur.errorf("no END line: the file is cut off")
+	}
+	if last != "" && strings.HasPrefix(pemBegin, last) {
+		return nil, fmt.Errorf("line %d: the file is cut off within a BEGIN line", lastLine)
 	}
 	return blocks, nil
 }
@@ -183,10 +191,10 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 		case "EC PARAMETERS", "DSA PARAMETERS", "DH PARAMETERS", "X9.42 DH PARAMETERS", "PUBLIC KEY", "RSA PUBLIC KEY":
 			continue
 		default:
-			if !strings.HasSuffix(b.label, "PRIVATE KEY") {
+			if !b.isPrivateKey() {
 				return nil, b.errorf("the label %s is not known", quoteLabel(b.label))
 			}
-			other = "a private key; are certStorePath and keyStorePath swapped?"
+			other = "a private key: are the paths of certificate and key swapped?"
 			continue
 		}
 		cert, err := x509.ParseCertificate(b.der)
@@ -203,7 +211,7 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 	case len(blocks) > 0:
 		return nil, errors.New("no certificate")
 	default:
-		return nil, fmt.Errorf("no PEM block: the file is %s", describe(data))
+		return nil, notPEMError(data)
 	}
 }
 
@@ -242,7 +250,7 @@ func trustedCertificate(der []byte) ([]byte, error) {
 			client = true
 		}
 	}
-	if len(aux.Reject) > 0 || len(aux.Trust) > 0 && !(server && client) {
+	if len(aux.Reject) > 0 || len(aux.Trust) > 0 && (!server || !client) {
 		return nil, errors.New("a certificate trusted for some uses only, which cannot be honoured here: remove that with openssl x509 -in FILE -out NEW if it is to be trusted for TLS")
 	}
 	return cert.FullBytes, nil

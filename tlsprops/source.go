@@ -41,16 +41,18 @@ type Source struct {
 	pins       map[[sha256.Size]byte]bool
 	start      time.Time // of the monotonic time in nextLook
 
-	// current is never nil after Load. Written under lookMu.
+	// current is never nil after Load. Written by who is looking.
 	current atomic.Pointer[generation]
 	// nextLook is when the files may be looked at again, in nanoseconds since
-	// start. Who moves it on with CompareAndSwap does the look.
+	// start.
 	nextLook atomic.Int64
 	used     [2]atomic.Bool // by Role: configurations of it were handed out
 
-	// lookMu is held while the files are read, which may be long.
-	lookMu sync.Mutex
-	// Guarded by lookMu.
+	// looking has room for the one who reads the files. A channel, because who
+	// has it may wait for files to settle, and a goroutine that waits for a mutex
+	// stops the clock of a synctest bubble.
+	looking chan struct{}
+	// Guarded by looking.
 	rejected rejection
 	expiry   expiryWatch
 
@@ -94,7 +96,7 @@ func Load(p TlsProperties) (*Source, error) {
 	if !p.Enabled {
 		return nil, ErrDisabled
 	}
-	s := &Source{props: p, start: time.Now(), expiry: make(expiryWatch)}
+	s := &Source{props: p, start: time.Now(), looking: make(chan struct{}, 1), expiry: make(expiryWatch)}
 	for _, role := range []Role{Listener, Client} {
 		s.roleErr[role] = p.ValidateFor(role)
 	}
@@ -108,8 +110,8 @@ func Load(p TlsProperties) (*Source, error) {
 	if s.pins, err = parsePins(p.Pins); err != nil {
 		return nil, err
 	}
-	s.lookMu.Lock()
-	defer s.lookMu.Unlock()
+	s.looking <- struct{}{}
+	defer func() { <-s.looking }()
 	r, err := s.first()
 	if err != nil {
 		return nil, err
@@ -118,7 +120,7 @@ func Load(p TlsProperties) (*Source, error) {
 	s.postpone()
 	s.warn(slices.Concat(p.commonWarnings(), s.fileNote, r.set.warningsAt(time.Now(), nil)))
 	for _, e := range append(events, s.expiring()...) {
-		s.emit(e)
+		s.emit(context.Background(), e)
 	}
 	return s, nil
 }
@@ -156,12 +158,12 @@ func (s *Source) first() (loaded, error) {
 // served from now on. If they are not good, the set before is kept, and the
 // error says why, as Status does.
 func (s *Source) Reload() error {
-	s.lookMu.Lock()
+	s.looking <- struct{}{}
 	s.postpone()
 	events, err := s.look(context.Background())
-	s.lookMu.Unlock()
+	<-s.looking
 	for _, e := range events {
-		s.emit(e)
+		s.emit(context.Background(), e)
 	}
 	return err
 }
@@ -175,11 +177,16 @@ func (s *Source) Reload() error {
 // Between looks it costs an atomic load: call it before every connection.
 func (s *Source) Refresh(ctx context.Context) error {
 	due := s.nextLook.Load()
-	if s.props.ReloadInterval < 0 || s.elapsed() < due || !s.lookMu.TryLock() {
+	if s.props.ReloadInterval < 0 || s.elapsed() < due {
 		return ctx.Err()
 	}
-	if s.nextLook.Load() != due { // somebody looked while we locked
-		s.lookMu.Unlock()
+	select {
+	case s.looking <- struct{}{}:
+	default:
+		return ctx.Err() // somebody is looking
+	}
+	if s.nextLook.Load() != due { // somebody has looked
+		<-s.looking
 		return ctx.Err()
 	}
 	s.postpone()
@@ -187,9 +194,9 @@ func (s *Source) Refresh(ctx context.Context) error {
 	if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
 		s.nextLook.Store(0) // for the next caller to finish
 	}
-	s.lookMu.Unlock()
+	<-s.looking
 	for _, e := range events {
-		s.emit(e)
+		s.emit(ctx, e)
 	}
 	return ctx.Err()
 }
@@ -214,11 +221,11 @@ func (s *Source) Watch(ctx context.Context) {
 			_ = s.Refresh(ctx) // the error is that of ctx, seen above
 			continue
 		}
-		s.lookMu.Lock()
+		s.looking <- struct{}{}
 		events := s.expiring()
-		s.lookMu.Unlock()
+		<-s.looking
 		for _, e := range events {
-			s.emit(e)
+			s.emit(ctx, e)
 		}
 	}
 }
@@ -240,7 +247,7 @@ func (s *Source) postpone() {
 }
 
 // look reads the files and publishes them if they are different and good.
-// Called with lookMu held. The error is why the set before is kept, or that of ctx.
+// Called by who is looking. The error is why the set before is kept, or that of ctx.
 func (s *Source) look(ctx context.Context) ([]Event, error) {
 	r, set, err := s.change(ctx)
 	var events []Event
@@ -313,7 +320,7 @@ func (s *Source) settle(ctx context.Context, r *reading) (*reading, error) {
 	return nil, errUnsettled
 }
 
-// publish makes set the one that is served. Called with lookMu held.
+// publish makes set the one that is served. Called by who is looking.
 func (s *Source) publish(r *reading, set *set) []Event {
 	g := &generation{
 		number: 1, loaded: time.Now(), sum: r.sum(), loose: r.looseSum(), trust: r.trustSum(), set: set,
@@ -362,7 +369,7 @@ func (s *Source) keep(err error) []Event {
 }
 
 // expiring returns the events of certificates about to expire. Called with
-// lookMu held.
+// by who is looking.
 func (s *Source) expiring() []Event {
 	g := s.current.Load()
 	events := s.expiry.passed(g.set.certs, time.Now())
@@ -382,37 +389,4 @@ func (s *Source) use(role Role) error {
 		s.warn(s.props.roleWarnings(role))
 	}
 	return nil
-}
-
-// Status tells what is served and how the last look went. It does not wait for
-// a look that is going on.
-func (s *Source) Status() Status {
-	g := s.current.Load()
-	now := time.Now()
-	st := Status{Generation: g.number, Loaded: g.loaded}
-	for _, c := range g.set.certs {
-		st.Certificates = append(st.Certificates, c.status())
-	}
-	if g.set.crls != nil {
-		st.CRLs = g.set.crls.status()
-	}
-	st.Warnings = s.props.commonWarnings()
-	var roles []Role
-	for _, role := range []Role{Listener, Client} {
-		if s.used[role].Load() {
-			roles = append(roles, role)
-			st.Warnings = append(st.Warnings, s.props.roleWarnings(role)...)
-		}
-	}
-	st.Warnings = append(st.Warnings, g.set.warningsAt(now, roles)...)
-	st.Insecure = s.used[Client].Load() && !s.props.rejects()
-
-	s.stateMu.Lock()
-	defer s.stateMu.Unlock()
-	st.Err, st.Failures = s.err, s.failures
-	if st.Err == nil {
-		st.Err = g.set.outOfDate(now)
-	}
-	st.Warnings = append(st.Warnings, s.fileNote...)
-	return st
 }

@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 )
@@ -126,7 +127,7 @@ func Hint(err error) string {
 		authority x509.UnknownAuthorityError
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
+		remote    *net.OpError
 		pin       *pinError
 		revoked   *revokedError
 	)
@@ -148,23 +149,29 @@ func Hint(err error) string {
 		return "put a current revocation list of that issuer into crlPaths, or set crlCheck to soft"
 	case errors.As(err, &record):
 		return "the peer does not speak TLS on this port: correct the port, or switch TLS on there"
-	case errors.As(err, &alert):
-		return alertHint(uint8(alert))
+	case errors.As(err, &remote) && remote.Op == "remote error":
+		return alertHint(remote.Err)
 	}
 	return ""
 }
 
-// alertHint explains what a peer meant by an alert (RFC 8446 section 6).
-func alertHint(alert uint8) string {
-	switch alert {
-	case 42, 43, 44, 45, 46, 48: // about certificates; 48 is unknown_ca
-		return "the peer refused our certificate: check that keyStorePath holds the one agreed, and that the peer trusts its CA"
-	case 116: // certificate_required
-		return "the peer requires a certificate: set keyStorePath and certStorePath, or alwaysSendClientCert if they are set"
-	case 70: // protocol_version
-		return "the peer speaks neither TLS 1.2 nor what minVersion asks for"
-	case 40: // handshake_failure
-		return "the peer shares no cipher suite or key exchange with us, or wants a certificate: see cipherSuites and keyStorePath"
+// alertHints say what a peer means by an alert (RFC 8446 section 6).
+var alertHints = map[tls.AlertError]string{
+	42: refusedHint, 43: refusedHint, 44: refusedHint, 45: refusedHint, 46: refusedHint, 48: refusedHint,
+	40:  "the peer shares no cipher suite or key exchange with us, or wants a certificate: see cipherSuites and keyStorePath",
+	70:  "the peer speaks neither TLS 1.2 nor TLS 1.3, or not the one that minVersion asks for",
+	116: "the peer requires a certificate: set keyStorePath and certStorePath, or alwaysSendClientCert if they are set",
+}
+
+const refusedHint = "the peer refused our certificate: check that keyStorePath holds the one agreed, and that the peer trusts its CA"
+
+// alertHint explains an alert of the peer. crypto/tls does not export the type
+// of these errors, but their text is that of the exported one.
+func alertHint(err error) string {
+	for alert, hint := range alertHints {
+		if err.Error() == alert.Error() {
+			return hint
+		}
 	}
 	return ""
 }
