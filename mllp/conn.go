@@ -18,7 +18,7 @@ const (
 	// slowestRate is how many bytes of a frame buy its sender another second.
 	slowestRate = 16 << 10
 	// bufferLinger is how long a connection between frames keeps a buffer of
-	// more than 4 KiB, so that a steady sender's frames fit at once.
+	// more than idleBuffer, so that a steady sender's frames fit at once.
 	bufferLinger = 100 * time.Millisecond
 	// lastLook is how long a draining connection waits for bytes that may have
 	// arrived already.

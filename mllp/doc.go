@@ -45,7 +45,7 @@
 // Everything a client can use up has a limit: bytes of a message, of all
 // messages that are arriving, and between messages; time for the handshake, for
 // a frame, for reading an answer; connections, in all and for each address.
-// A connection that is waiting costs a goroutine and 4 KiB.
+// A connection that is waiting costs a goroutine and about 10 KiB.
 //
 // # Sending
 //
