@@ -65,7 +65,7 @@ type conn struct {
 	frameAt    int64     // offset of the frame that began at frameBegan; -1: none
 	frameBegan time.Time
 	fsAt       time.Time // when the last byte was an FS; zero: it is not
-	idleSince  time.Time // zero: not idle, or of no interest
+	idleSince  time.Time // of the last answer, or when Read found itself idle; zero: not idle
 
 	unread struct { // the last acknowledgement, while nothing shows that it arrived
 		code AckCode
@@ -120,7 +120,7 @@ func (c *conn) Serve(ctx context.Context) {
 		if err == nil {
 			c.skipped(ctx)
 			c.lastLen = len(text)
-			c.busy.Store(true)
+			c.setBusy(true)
 			err = c.message(ctx, text)
 		} else {
 			err = c.badFrame(ctx, text, err)
@@ -190,7 +190,7 @@ func (c *conn) close(ctx context.Context, err error) {
 	case !c.received && c.cfg.tls == nil && e.Reason != ReasonShutdown && e.Reason != ReasonIdleTimeout:
 		c.cfg.tell(ctx, Event{Kind: EventProbe, RemoteAddr: c.req.RemoteAddr})
 	}
-	c.busy.Store(false)
+	c.setBusy(false)
 }
 
 // endGently ends the stream to the client and waits for it to do the same, while

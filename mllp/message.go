@@ -245,6 +245,7 @@ func (c *conn) write(ctx context.Context, frame []byte, code AckCode, now time.T
 		c.writeBy = now.Add(t + time.Second)
 		c.net.SetWriteDeadline(c.writeBy)
 	}
+	c.idleSince = now
 	c.unread.code = code
 	c.unread.id = append(c.unread.id[:0], c.req.Header.ControlID...)
 	if _, err := c.net.Write(frame); err != nil {

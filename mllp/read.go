@@ -27,7 +27,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		n, err := c.net.Read(p)
 		if n > 0 {
 			c.received = true
-			c.busy.Store(true)
+			c.setBusy(true)
 			c.unread.code = ""
 			return n, err
 		}
@@ -36,6 +36,13 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		c.armed = time.Time{}
 		c.net.SetReadDeadline(c.armed)
+	}
+}
+
+// setBusy sets busy, unless it is set already: looking costs less.
+func (c *conn) setBusy(b bool) {
+	if c.busy.Load() != b {
+		c.busy.Store(b)
 	}
 }
 
@@ -86,12 +93,16 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 		c.looked = true
 		return time.Now().Add(lastLook), nil
 	}
-	c.busy.Store(false)
+	c.setBusy(false)
 	large := len(c.rd.buf) > idleBuffer
 	if !large && c.cfg.idleTimeout <= 0 {
 		return want, nil
 	}
-	now := time.Now()
+	// Right after an answer, idleSince is what the clock says, or nearly.
+	now := c.idleSince
+	if now.IsZero() || c.armed.IsZero() {
+		now = time.Now()
+	}
 	if c.idleSince.IsZero() {
 		c.idleSince = now
 	}
