@@ -197,6 +197,27 @@ func connectAll(addr string, n int, secure bool, framed []byte, must func(error)
 // kept keeps connections from being closed by the garbage collector.
 var kept sync.Map
 
+// TestTheLongestMessageTakesTimeInProportion sends 16 MiB, the default limit.
+func TestTheLongestMessageTakesTimeInProportion(t *testing.T) {
+	addr, delivered := listener(t, nil)
+	c, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer c.Close()
+	r := mllp.NewReader(c, 0)
+	for _, size := range []int{1 << 20, 16 << 20} {
+		text := message(size)
+		framed := []byte(frame(text))
+		start := time.Now()
+		_, err = c.Write(framed)
+		require.NoError(t, err)
+		_, err = r.Next()
+		require.NoError(t, err)
+		t.Logf("%d bytes: %v", size, time.Since(start))
+		all := delivered()
+		assert.True(t, all[len(all)-1] == text, "delivered to the byte")
+	}
+}
+
 // TestHalfOpenFramesDoNotSlowGoodSenders has 16 senders work while 1,000 others
 // have begun frames and do not end them.
 func TestHalfOpenFramesDoNotSlowGoodSenders(t *testing.T) {
