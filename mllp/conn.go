@@ -80,7 +80,7 @@ func newConn(cfg *config, raw net.Conn) *conn {
 // Drain is part of netserver.Conn.
 func (c *conn) Drain() {
 	c.draining.Store(true)
-	c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes Read, which looks at draining
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes Read, which looks at draining; if not, the drain's end does
 }
 
 // Busy is part of netserver.Conn.
@@ -99,7 +99,7 @@ func (c *conn) Serve(ctx context.Context) {
 	c.began = time.Now()
 	c.done = ctx.Done()
 	if tc, ok := c.raw.(*net.TCPConn); ok {
-		tc.SetKeepAliveConfig(keepAlive) // nothing is lost without it
+		_ = tc.SetKeepAliveConfig(keepAlive) // if it fails, the connection has just ended
 	}
 	c.rd = Reader{src: c, mem: c, limit: min(c.cfg.maxMessage, math.MaxInt-lookahead), junkLimit: c.cfg.maxJunk, findMSH: true}
 	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
@@ -196,13 +196,15 @@ func (c *conn) close(ctx context.Context, err error) {
 // endGently ends the stream to the client and waits for it to do the same, while
 // discarding what it sends.
 func (c *conn) endGently() {
-	c.raw.SetDeadline(time.Now().Add(closeLinger))
+	if c.raw.SetDeadline(time.Now().Add(closeLinger)) != nil {
+		return
+	}
 	for _, conn := range [...]net.Conn{c.net, c.raw} { // with TLS, first a close_notify
 		if w, ok := conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() != nil {
 			return
 		}
 	}
-	io.CopyN(io.Discard, c.raw, c.cfg.maxMessage) // how it ends is of no interest
+	_, _ = io.CopyN(io.Discard, c.raw, c.cfg.maxMessage) // how it ends is of no interest
 }
 
 // panicked tells of a panic, without its text, which may quote a message.

@@ -191,10 +191,7 @@ func (r *Reader) scan() ([]byte, error) {
 // to the second encoding character, mostly ~. That is rare in most messages, so
 // the search for it runs at the speed of memory.
 func (r *Reader) secondMSH(data []byte) {
-	first := data[1:]
-	if bytes.HasPrefix(first, utf8BOM) {
-		first = first[len(utf8BOM):]
-	}
+	first := bytes.TrimPrefix(data[1:], utf8BOM)
 	const known = len("MSH|^~")
 	if len(first) < known {
 		return
@@ -291,8 +288,7 @@ func (r *Reader) fail(e *FrameError) error {
 
 // end says what the end of the stream means where the scan stands.
 func (r *Reader) end() ([]byte, error) {
-	var fe *FrameError
-	if errors.As(r.err, &fe) {
+	if _, ok := errors.AsType[*FrameError](r.err); ok {
 		return nil, r.err
 	}
 	if !r.in {

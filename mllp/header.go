@@ -86,18 +86,17 @@ func (h *Header) Parse(msg []byte) error {
 	parsed := Header{FieldSeparator: sep, IsBatch: batch}
 	n, begin, end := 2, 4, 4
 	for limit := min(len(msg), maxHeaderBytes+1); end < limit; end++ {
-		switch msg[end] {
+		c := msg[end]
+		if c == '\r' || c == '\n' {
+			break
+		}
+		switch c {
 		case sep:
 			parsed.set(n, msg[begin:end])
 			n, begin = n+1, end+1
-			continue
-		default:
-			continue
 		case vt, fs:
 			return errHeaderFraming
-		case '\r', '\n':
 		}
-		break
 	}
 	if end > maxHeaderBytes {
 		return errHeaderLength

@@ -240,15 +240,19 @@ func (c *conn) write(ctx context.Context, frame []byte, code AckCode, now time.T
 	if cap(frame) <= idleBuffer {
 		c.out = frame
 	}
-	if t := c.cfg.writeTimeout; t > 0 && c.writeBy.Sub(now) < t {
-		// Good for all writes of the next second: see Read.
-		c.writeBy = now.Add(t + time.Second)
-		c.net.SetWriteDeadline(c.writeBy)
-	}
 	c.idleSince = now
 	c.unread.code = code
 	c.unread.id = append(c.unread.id[:0], c.req.Header.ControlID...)
-	if _, err := c.net.Write(frame); err != nil {
+	var err error
+	if t := c.cfg.writeTimeout; t > 0 && c.writeBy.Sub(now) < t {
+		// Good for all writes of the next second: see Read.
+		c.writeBy = now.Add(t + time.Second)
+		err = c.net.SetWriteDeadline(c.writeBy)
+	}
+	if err == nil {
+		_, err = c.net.Write(frame)
+	}
+	if err != nil {
 		c.undeliverable(ctx, err)
 		reason := ReasonWriteFailed
 		if isTimeout(err) {

@@ -24,7 +24,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		if !want.IsZero() && (c.armed.IsZero() || want.Before(c.armed)) {
 			c.armed = want
-			c.net.SetReadDeadline(want)
+			if err := c.net.SetReadDeadline(want); err != nil {
+				return 0, err
+			}
 			if c.draining.Load() && !c.looked && !c.rd.in {
 				continue // Drain may have come before, and its waking been undone
 			}
@@ -40,7 +42,9 @@ func (c *conn) Read(p []byte) (int, error) {
 			return n, err
 		}
 		c.armed = time.Time{}
-		c.net.SetReadDeadline(c.armed)
+		if err := c.net.SetReadDeadline(c.armed); err != nil {
+			return 0, err
+		}
 	}
 }
 

@@ -61,7 +61,7 @@ func (f HandlerFunc) ServeMLLP(ctx context.Context, r *Request) ([]byte, error) 
 var ErrNoReply = errors.New("mllp: no reply")
 
 // A Nak is returned by a Handler that refuses a message.
-type Nak struct {
+type Nak struct { //nolint:errname // HL7's own word for it
 	Code AckCode // AE, AR, CE or CR; anything else is sent as AE
 	// Text becomes MSA-3, cut to 80 bytes. It must not quote the message: the
 	// sender's system will log it.
@@ -266,7 +266,7 @@ func (s *Server) ListenAndServe(ctx context.Context) error {
 // Serve returns when nothing that it started still runs. The error is never nil;
 // see ErrServerClosed. A Server that has ended cannot be used again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	cfg, err := s.config()
+	cfg, err := s.config() //nolint:contextcheck // reading files has no use for one
 	if err != nil {
 		ln.Close()
 		return err

@@ -297,13 +297,15 @@ func TestTLSHandshakesThatFailAreTold(t *testing.T) {
 					c.say(tc.says)
 				case tc.silent:
 				default:
-					config := &tls.Config{RootCAs: p.ca.Pool(), ServerName: "localhost", MaxVersion: tc.version, MinVersion: tls.VersionTLS10,
+					config := &tls.Config{
+						RootCAs: p.ca.Pool(), ServerName: "localhost", MaxVersion: tc.version, MinVersion: tls.VersionTLS10,
 						GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 							if len(tc.certs) == 0 {
 								return new(tls.Certificate), nil
 							}
 							return &tc.certs[0], nil
-						}}
+						},
+					}
 					if tc.distrust {
 						config.RootCAs = other.Pool()
 					}
@@ -331,6 +333,43 @@ func TestTLSHandshakesThatFailAreTold(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARevokedCertificateIsToldApart(t *testing.T) {
+	p, dir := pki(), t.TempDir()
+	files, list := p.server.Write(dir, "server"), filepath.Join(dir, "ca.crl")
+	revoked := p.ca.Client("ward 8")
+	require.NoError(t, os.WriteFile(list, p.ca.CRL(testpki.CRLOptions{Revoked: []*testpki.Pair{revoked}}), 0o600))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	failed := make(chan mllp.Event, 1)
+	srv := &mllp.Server{
+		TLS: &tlsprops.TlsProperties{
+			Enabled: true, KeyStorePath: files.Key, CertStorePath: files.Cert, TrustStorePath: p.ca.Write(dir, "ca"),
+			RequireClientCert: true, CRLPaths: []string{list}, CRLCheck: "hard",
+		},
+		Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil }),
+		Observe: func(e mllp.Event) {
+			if e.Kind == mllp.EventHandshakeFailed {
+				failed <- e
+			}
+		},
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(t.Context(), ln) }()
+	for _, client := range []*testpki.Pair{p.client, revoked} {
+		c, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: p.ca.Pool(), Certificates: []tls.Certificate{client.TLS()}})
+		require.NoError(t, err)
+		c.Write([]byte(frame(msgA)))
+		_, err = mllp.NewReader(c, 0).Next()
+		assert.Equal(t, client == revoked, err != nil, "%v", err)
+		c.Close()
+	}
+	e := <-failed
+	assert.Equal(t, mllp.ReasonTLSRevoked, e.Reason, "%v", e.Err)
+	assert.Equal(t, "CN=ward 8", e.Certificate.Subject)
+	require.NoError(t, srv.Close())
+	<-served
 }
 
 func TestAHandshakeThatHangsStopsNobody(t *testing.T) {

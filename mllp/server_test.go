@@ -165,17 +165,6 @@ func (c *caller) hear() string {
 	return string(a.Code) + " " + a.ControlID
 }
 
-// hearAll returns the answers until the end of the stream.
-func (c *caller) hearAll() (all []string) {
-	c.t.Helper()
-	for {
-		h := c.hear()
-		if all = append(all, h); h == "end" || h == "reset" {
-			return all
-		}
-	}
-}
-
 // quiet asserts that nothing comes for d.
 func (c *caller) quiet(d time.Duration) {
 	c.t.Helper()

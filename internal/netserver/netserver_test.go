@@ -250,7 +250,9 @@ func TestServeKeepsTheValuesOfItsContextButNotItsEnd(t *testing.T) {
 		go func() {
 			served <- srv.Serve(ctx, ln, netserver.Options{
 				DrainTimeout: time.Second,
-				NewConn:      func(c net.Conn) netserver.Conn { return funcConn(func(ctx context.Context) { got <- ctx; <-ctx.Done() }) },
+				NewConn: func(c net.Conn) netserver.Conn {
+					return funcConn(func(ctx context.Context) { got <- ctx; <-ctx.Done() })
+				},
 			})
 		}()
 		c, err := ln.Dial()
