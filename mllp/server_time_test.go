@@ -205,6 +205,20 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
+func TestAMessageThatArrivesAtTheMomentOfShutdownIsHandled(t *testing.T) {
+	modes(t, func(t *testing.T, start func(*mllp.Server) *site) {
+		s := start(&mllp.Server{})
+		c := s.call()
+		c.say(frame(msgA))
+		require.Equal(t, "AA id1", c.hear())
+		synctest.Wait()
+		c.say(frame(msgB))
+		require.NoError(t, s.srv.Shutdown(t.Context()))
+		assert.Equal(t, "AA id2", c.hear())
+		assert.Equal(t, "end", c.hear())
+	})
+}
+
 func TestShutdownTellsHowManyItAbandoned(t *testing.T) {
 	modes(t, func(t *testing.T, start func(*mllp.Server) *site) {
 		s := start(&mllp.Server{Handler: mllp.HandlerFunc(func(ctx context.Context, _ *mllp.Request) ([]byte, error) {
