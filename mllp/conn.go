@@ -19,7 +19,7 @@ const (
 	slowestRate = 16 << 10
 	// bufferLinger is how long a connection between frames keeps a buffer of
 	// more than idleBuffer, so that a steady sender's frames fit at once.
-	bufferLinger = 100 * time.Millisecond
+	bufferLinger = 250 * time.Millisecond
 	// lastLook is how long a draining connection waits for bytes that may have
 	// arrived already.
 	lastLook = 10 * time.Millisecond
@@ -46,13 +46,13 @@ type conn struct {
 	busy     atomic.Bool // bytes of a message are in hand
 
 	// owned by Serve
-	net     net.Conn        // raw, or TLS on it
-	done    <-chan struct{} // of the context
-	rd      Reader
-	req     Request
-	buf     *buffer // under rd.buf; nil before the first read
-	out     []byte  // of the last acknowledgement, to be used again
-	lastLen int     // of the last frame
+	net    net.Conn        // raw, or TLS on it
+	done   <-chan struct{} // of the context
+	rd     Reader
+	req    Request
+	buf    *buffer // under rd.buf; nil before the first read
+	out    []byte  // of the last acknowledgement, to be used again
+	likely int     // length of the next frame, from those before
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte
@@ -119,7 +119,7 @@ func (c *conn) Serve(ctx context.Context) {
 		c.idleSince = time.Time{}
 		if err == nil {
 			c.skipped(ctx)
-			c.lastLen = len(text)
+			c.likely = max(len(text), c.likely-c.likely/8)
 			c.setBusy(true)
 			err = c.message(ctx, text)
 		} else {

@@ -117,7 +117,8 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 	}
 	if large {
 		want = c.idleSince.Add(bufferLinger)
-		needed := len(c.rd.buf) > freeBuffer && (c.cfg.budget.waiting.Load() > 0 || c.lastLen < len(c.rd.buf)/4)
+		// One from the budget is kept only if it fits, and nobody waits for one.
+		needed := len(c.rd.buf) > freeBuffer && (c.cfg.budget.waiting.Load() > 0 || c.likely < len(c.rd.buf)/8*5)
 		if needed || !now.Before(want) {
 			return want, errGoIdle
 		}
@@ -141,12 +142,12 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // resize is the memory of the connection's Reader. Buffers come from pools, in
-// the size of the last frame if that is likely to be of use, and the large ones
+// the size that the last frames had, and the large ones
 // from the budget.
 func (c *conn) resize(data []byte, n int) ([]byte, error) {
 	longest := int(c.rd.limit) + lookahead
 	if n > idleBuffer {
-		n = min(max(n, c.lastLen+3), longest)
+		n = min(max(n, c.likely+3), longest)
 	}
 	_, size := class(n)
 	if charge := budgeted(size); charge > 0 {
