@@ -165,17 +165,6 @@ func (c *caller) hear() string {
 	return string(a.Code) + " " + a.ControlID
 }
 
-// hearAll returns the answers until the end of the stream.
-func (c *caller) hearAll() (all []string) {
-	c.t.Helper()
-	for {
-		h := c.hear()
-		if all = append(all, h); h == "end" || h == "reset" {
-			return all
-		}
-	}
-}
-
 // quiet asserts that nothing comes for d.
 func (c *caller) quiet(d time.Duration) {
 	c.t.Helper()
@@ -216,8 +205,8 @@ func modes(t *testing.T, test func(t *testing.T, start func(*mllp.Server) *site)
 				test(t, func(srv *mllp.Server) *site {
 					var clients *tls.Config
 					if mode != "plain" {
-						srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{p.server.TLS()}, Time: realTime, MinVersion: tls.VersionTLS12}
-						clients = &tls.Config{RootCAs: p.ca.Pool(), ServerName: "localhost", Time: realTime, MinVersion: tls.VersionTLS12}
+						srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{p.server.TLS()}, MinVersion: tls.VersionTLS12}
+						clients = &tls.Config{RootCAs: p.ca.Pool(), ServerName: "localhost", MinVersion: tls.VersionTLS12}
 					}
 					if mode == "mutual TLS" {
 						srv.TLSConfig.ClientCAs, srv.TLSConfig.ClientAuth = p.ca.Pool(), tls.RequireAndVerifyClientCert
@@ -231,10 +220,6 @@ func modes(t *testing.T, test func(t *testing.T, start func(*mllp.Server) *site)
 		})
 	}
 }
-
-// realTime is a time at which the test certificates are valid; that of a bubble
-// is in the year 2000.
-func realTime() time.Time { return pki().ca.Cert.NotBefore.Add(time.Hour) }
 
 func repeatFrames(n int) (frames string, acks []string) {
 	var b strings.Builder
