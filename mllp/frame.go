@@ -1,0 +1,421 @@
+package mllp
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"slices"
+	"strings"
+)
+
+// The three bytes of MLLP release 1 (HL7 Version 3 Standard: Transport
+// Specification - MLLP, release 1): SB message EB CR.
+const (
+	vt = 0x0B // start block
+	fs = 0x1C // end block
+	cr = 0x0D // carriage return, after the end block and after each segment
+)
+
+const (
+	defaultMaxMessage = 16 << 20
+	defaultMaxJunk    = 4 << 10
+	idleBuffer        = 4 << 10
+	// lookahead is how many bytes after the longest message the buffer must hold
+	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|".
+	lookahead = 16
+
+	byteOrderMark = "\xEF\xBB\xBF" // of UTF-8
+)
+
+// errGoIdle is what a source answers in place of waiting longer with a large
+// buffer; the reader gives the buffer back and asks again.
+var errGoIdle = errors.New("mllp: idle")
+
+// errFSOnly is what a source answers when it has waited long enough for the CR
+// after an FS; the reader takes the frame as whole.
+var errFSOnly = errors.New("mllp: no CR after FS")
+
+// memory is where a Reader gets its buffers from.
+type memory interface {
+	// resize returns a buffer of at least n bytes that begins with data, which
+	// is part of old, and takes old back.
+	resize(old, data []byte, n int) ([]byte, error)
+}
+
+// A Reader reads the frames of a stream. It tolerates what real senders do: up
+// to 4 KiB of other bytes before a frame, VT or FS inside of the text, a frame
+// without its last CR when the next one or the end of the stream follows.
+// It is not safe for concurrent use.
+type Reader struct {
+	// static after construction
+	src       io.Reader
+	mem       memory // nil: the heap
+	limit     int64
+	junkLimit int64
+
+	// buf[r:w] is received and not consumed. In a frame, buf[r] is its VT.
+	buf  []byte
+	r, w int
+	off  int64 // offset in the stream of buf[r]
+
+	in     bool // a frame has begun
+	fs, vt int  // buf[r:r+fs] holds no FS that ends the frame, buf[r:r+vt] no VT that begins one
+	last   int  // bytes to consume at the next call
+
+	head  [16]byte // first bytes of the stream while no frame has begun
+	heads int      // how many; -1: a frame has begun
+	frame frame
+	err   error // that ended the stream
+}
+
+// frame is what is known of the frame at hand beside its text.
+type frame struct {
+	offset    int64 // of its VT
+	junk      int64 // bytes skipped before it
+	junkAt    int64 // where those begin
+	blank     bool  // they are white space and NUL alone
+	missingCR bool
+	stray     bool // VT or FS in the text
+}
+
+// NewReader returns a Reader of the frames of r with texts of at most limit
+// bytes; 0 means 16 MiB, and with a negative limit Next fails.
+func NewReader(r io.Reader, limit int64) *Reader {
+	if limit == 0 {
+		limit = defaultMaxMessage
+	}
+	return &Reader{src: r, limit: min(limit, math.MaxInt-lookahead), junkLimit: defaultMaxJunk}
+}
+
+// Next returns the text of the next frame, which is valid until the next call.
+// At the end of the stream, between two frames, it returns io.EOF. Every other
+// error is a *FrameError; unless that is Resumable, each further call returns it
+// again.
+func (r *Reader) Next() ([]byte, error) {
+	text, err := r.next()
+	if err != nil {
+		return nil, err
+	}
+	return text, nil
+}
+
+// next is Next, but with an error it returns what there is of the text.
+func (r *Reader) next() ([]byte, error) {
+	if r.limit < 0 {
+		return nil, &FrameError{Reason: ReasonInvalidLimit, Detail: "negative"}
+	}
+	r.r += r.last
+	r.off += int64(r.last)
+	r.last, r.in = 0, false
+	r.frame = frame{blank: true, junkAt: r.off}
+	for {
+		text, err := r.scan()
+		if text != nil || err != nil {
+			return text, err
+		}
+		if r.err != nil {
+			return r.end()
+		}
+		r.fill()
+	}
+}
+
+// scan looks at what has been received since it was last called. It returns nil
+// and nil if it needs more.
+func (r *Reader) scan() ([]byte, error) {
+	if !r.in {
+		if ok, err := r.seek(); !ok {
+			return nil, err
+		}
+	}
+	data := r.buf[r.r:r.w]
+	for {
+		end, found := len(data), false
+		if i := bytes.IndexByte(data[r.fs:], fs); i >= 0 {
+			end, found = r.fs+i, true
+		}
+		for r.vt < end {
+			i := bytes.IndexByte(data[r.vt:end], vt)
+			if i < 0 {
+				r.vt = end
+				break
+			}
+			r.vt += i
+			switch beginsMessage(data[r.vt+1:]) {
+			case yes:
+				return r.cutOff(r.vt)
+			case unknown: // no FS can follow, so the data ends here
+				r.fs = end
+				return r.more(r.vt)
+			case no:
+				r.frame.stray = true
+				r.vt++
+			}
+		}
+		r.fs = end
+		if !found || end+1 == len(data) {
+			return r.more(end)
+		}
+		switch data[end+1] {
+		case cr:
+			return r.whole(end, end+2)
+		case vt:
+			switch beginsMessage(data[end+2:]) {
+			case yes:
+				r.frame.missingCR = true
+				return r.whole(end, end+1)
+			case unknown:
+				return r.more(end)
+			case no:
+			}
+		}
+		r.frame.stray = true
+		r.fs++
+	}
+}
+
+// seek skips to the next VT.
+func (r *Reader) seek() (bool, error) {
+	data := r.buf[r.r:r.w]
+	n := bytes.IndexByte(data, vt)
+	found := n >= 0
+	if !found {
+		n = len(data)
+	}
+	if n > 0 {
+		if r.heads >= 0 {
+			r.heads += copy(r.head[r.heads:], data[:n])
+			if name := otherProtocol(r.head[:r.heads]); name != "" {
+				return false, r.fail(&FrameError{Reason: ReasonWrongProtocol, Detail: name})
+			}
+		}
+		r.frame.blank = r.frame.blank && isBlank(data[:n])
+		r.frame.junk += int64(n)
+		if r.frame.junk > r.junkLimit {
+			return false, r.fail(&FrameError{Reason: ReasonPreambleTooLong, Offset: r.frame.junkAt, Limit: r.junkLimit})
+		}
+		r.r += n
+		r.off += int64(n)
+	}
+	if found {
+		r.in, r.fs, r.vt, r.heads = true, 1, 1, -1
+		r.frame.offset = r.off
+	}
+	return found, nil
+}
+
+// more says that the end of the frame has not come, and that its first n bytes,
+// VT and text, surely belong to it.
+func (r *Reader) more(n int) ([]byte, error) {
+	if int64(n-1) > r.limit {
+		return r.tooLarge()
+	}
+	return nil, nil
+}
+
+// whole ends the frame whose FS is at end.
+func (r *Reader) whole(end, consumed int) ([]byte, error) {
+	text := r.buf[r.r+1 : r.r+end]
+	r.last = consumed
+	switch {
+	case int64(len(text)) > r.limit:
+		return r.tooLarge()
+	case len(text) == 1 && (text[0] == 0x06 || text[0] == 0x15):
+		return text, &FrameError{Reason: ReasonMLLPR2, Offset: r.off, Length: 1, Detail: "the peer uses MLLP release 2"}
+	case isBlank(text):
+		return text, &FrameError{Reason: ReasonEmpty, Offset: r.off, Length: int64(len(text))}
+	}
+	return text, nil
+}
+
+// cutOff ends the frame in which, at n, another one begins.
+func (r *Reader) cutOff(n int) ([]byte, error) {
+	text := r.buf[r.r+1 : r.r+n]
+	r.last = n
+	if int64(len(text)) > r.limit {
+		return r.tooLarge()
+	}
+	return text, &FrameError{Reason: ReasonTruncated, Offset: r.off, Length: int64(len(text)), Detail: "another message begins in it"}
+}
+
+func (r *Reader) tooLarge() ([]byte, error) {
+	text := r.buf[r.r+1 : r.r+1+int(r.limit)]
+	return text, r.fail(&FrameError{Reason: ReasonTooLarge, Offset: r.off, Limit: r.limit})
+}
+
+// fail ends the stream with an error of its own.
+func (r *Reader) fail(e *FrameError) error {
+	r.err = e
+	r.r, r.w, r.last, r.in = 0, 0, 0, false
+	return e
+}
+
+// end says what the end of the stream means where the scan stands.
+func (r *Reader) end() ([]byte, error) {
+	var fe *FrameError
+	if errors.As(r.err, &fe) {
+		return nil, r.err
+	}
+	if !r.in {
+		if errors.Is(r.err, io.EOF) {
+			return nil, io.EOF
+		}
+		return nil, r.fail(&FrameError{Reason: ReasonReadFailed, Offset: r.off, Err: r.err})
+	}
+	if r.pendingFS() && (errors.Is(r.err, io.EOF) || errors.Is(r.err, errFSOnly)) {
+		if errors.Is(r.err, errFSOnly) {
+			r.err = nil
+		}
+		r.frame.missingCR = true
+		return r.whole(r.fs, r.fs+1)
+	}
+	text := r.buf[r.r+1 : r.w]
+	e := &FrameError{Reason: ReasonTruncated, Offset: r.off, Length: int64(len(text)), Err: r.err}
+	if errors.Is(r.err, io.EOF) {
+		e.Err = io.ErrUnexpectedEOF
+	}
+	var ne net.Error
+	if errors.As(r.err, &ne) && ne.Timeout() {
+		e.Reason = ReasonTimeout
+	}
+	return text, r.fail(e)
+}
+
+// pendingFS reports whether a frame is whole but for the CR after its FS.
+func (r *Reader) pendingFS() bool { return r.in && r.fs == r.w-r.r-1 && r.buf[r.w-1] == fs }
+
+// fill reads once, and leaves an error in r.err.
+func (r *Reader) fill() {
+	if r.r == r.w {
+		r.r, r.w = 0, 0
+	}
+	if r.w == len(r.buf) {
+		data := r.buf[r.r:r.w]
+		if len(r.buf) > 0 && len(data) <= len(r.buf)/2 {
+			copy(r.buf, data)
+		} else if r.err = r.grow(data, max(2*len(r.buf), idleBuffer)); r.err != nil {
+			return
+		}
+		r.r, r.w = 0, len(data)
+	}
+	for range 100 {
+		n, err := r.src.Read(r.buf[r.w:])
+		r.w += n
+		if errors.Is(err, errGoIdle) && n == 0 && r.r == r.w {
+			r.r, r.w = 0, 0
+			if r.err = r.grow(nil, idleBuffer); r.err != nil {
+				return
+			}
+			continue
+		}
+		if r.err = err; n > 0 || err != nil {
+			return
+		}
+	}
+	r.err = io.ErrNoProgress
+}
+
+// grow moves data, which is part of the buffer, to a buffer of n bytes, or of as
+// many as the longest allowed frame takes.
+func (r *Reader) grow(data []byte, n int) (err error) {
+	n = int(min(int64(n), r.limit+lookahead))
+	if r.mem != nil {
+		r.buf, err = r.mem.resize(r.buf, data, n)
+		return err
+	}
+	buf := make([]byte, n)
+	copy(buf, data)
+	r.buf = buf
+	return nil
+}
+
+// AppendFrame appends to dst the frame that carries msg and returns the extended
+// slice, to be sent with one Write. MLLP has no way to escape its own bytes: a
+// message that holds a VT, or an FS before a CR, or nothing but white space,
+// would arrive as something else, and is refused with a *FrameError. dst is then
+// returned as it was.
+func AppendFrame(dst, msg []byte) ([]byte, error) {
+	start := len(dst)
+	dst = append(slices.Grow(dst, len(msg)+3), vt)
+	dst = append(dst, msg...)
+	return endFrame(dst, start)
+}
+
+// endFrame ends the frame whose VT is at dst[start].
+func endFrame(dst []byte, start int) ([]byte, error) {
+	msg := dst[start+1:]
+	if i := bytes.IndexByte(msg, vt); i >= 0 {
+		return dst[:start], &FrameError{Reason: ReasonStrayControl, Offset: int64(i), Length: 1, Detail: "the message holds a VT"}
+	}
+	for i := 0; ; i++ {
+		n := bytes.IndexByte(msg[i:], fs)
+		if n < 0 {
+			break
+		}
+		if i += n; i+1 < len(msg) && msg[i+1] == cr {
+			return dst[:start], &FrameError{Reason: ReasonStrayControl, Offset: int64(i), Length: 2, Detail: "the message holds FS CR"}
+		}
+	}
+	if isBlank(msg) {
+		return dst[:start], &FrameError{Reason: ReasonEmpty, Length: int64(len(msg))}
+	}
+	if len(msg) == 1 && (msg[0] == 0x06 || msg[0] == 0x15) {
+		return dst[:start], &FrameError{Reason: ReasonMLLPR2, Length: 1}
+	}
+	return append(dst, fs, cr), nil
+}
+
+// answer is a decision that may need more bytes.
+type answer int
+
+const (
+	no answer = iota
+	yes
+	unknown
+)
+
+// beginsMessage tells whether data begins as a message or a batch does: a byte
+// order mark or none, MSH, FHS or BHS, and a field separator.
+func beginsMessage(data []byte) answer {
+	if n := min(len(data), len(byteOrderMark)); string(data[:n]) == byteOrderMark[:n] {
+		if n < len(byteOrderMark) {
+			return unknown
+		}
+		data = data[n:]
+	}
+	switch head := string(data[:min(len(data), 3)]); {
+	case !strings.HasPrefix("MSH", head) && !strings.HasPrefix("FHS", head) && !strings.HasPrefix("BHS", head):
+		return no
+	case len(data) <= 3:
+		return unknown
+	case isSeparator(data[3]):
+		return yes
+	}
+	return no
+}
+
+// isSeparator reports whether c can be a field separator: a printable ASCII
+// character that is neither letter, digit nor space.
+func isSeparator(c byte) bool {
+	switch {
+	case c <= ' ' || c >= 0x7F:
+		return false
+	case '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z':
+		return false
+	}
+	return true
+}
+
+// isBlank reports whether b holds nothing but white space and NUL.
+func isBlank(b []byte) bool {
+	for _, c := range b {
+		switch c {
+		case ' ', '\t', '\r', '\n', 0:
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,127 @@
+package mllp
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reason says in one word why a frame, a handshake or a connection was not
+// accepted. It is meant for metrics and for switches: the list is closed.
+type Reason string
+
+// Reasons of frames.
+const (
+	// ReasonTruncated is a frame that did not arrive whole: the stream ended in
+	// it, or the next message began before its end.
+	ReasonTruncated Reason = "truncated"
+	// ReasonTooLarge is a frame of more than the allowed number of bytes.
+	ReasonTooLarge Reason = "too_large"
+	// ReasonPreambleTooLong means too many bytes outside of any frame.
+	ReasonPreambleTooLong Reason = "preamble_too_long"
+	// ReasonWrongProtocol means that the peer speaks another protocol than MLLP:
+	// the detail says which.
+	ReasonWrongProtocol Reason = "wrong_protocol"
+	// ReasonNotHL7 is a frame whose text does not begin with MSH, FHS or BHS.
+	ReasonNotHL7 Reason = "not_hl7"
+	// ReasonXMLNotEnabled is a frame that holds XML.
+	ReasonXMLNotEnabled Reason = "xml_not_enabled"
+	// ReasonMissingCR is a frame that ended with FS but without the CR after it.
+	ReasonMissingCR Reason = "missing_cr"
+	// ReasonStrayControl is a VT or FS inside of a frame that neither begins nor
+	// ends one; AppendFrame refuses to send such text.
+	ReasonStrayControl Reason = "stray_control"
+	// ReasonJunk means bytes other than white space and NUL outside of any frame.
+	ReasonJunk Reason = "junk"
+	// ReasonEmpty is a frame without text, or with white space alone.
+	ReasonEmpty Reason = "empty"
+	// ReasonMLLPR2 is a commit acknowledgement of MLLP release 2 (06 or 15 hex):
+	// the peer is set to release 2, this side to release 1.
+	ReasonMLLPR2 Reason = "mllp_r2"
+	// ReasonTimeout means that a frame did not arrive whole in its time.
+	ReasonTimeout Reason = "timeout"
+	// ReasonReadFailed means that reading failed between two frames.
+	ReasonReadFailed Reason = "read_failed"
+	// ReasonInvalidLimit means that a limit was negative.
+	ReasonInvalidLimit Reason = "invalid_limit"
+)
+
+// A FrameError says what is wrong with a frame, or with what stands where a
+// frame should. It never holds bytes of the text.
+type FrameError struct {
+	Reason Reason
+	// Offset is where in the stream, in bytes from its beginning, the frame or
+	// the junk begins. For AppendFrame it is the position in the message.
+	Offset int64
+	// Length is the number of bytes concerned, or 0.
+	Length int64
+	// Limit is the limit that was exceeded, or 0.
+	Limit int64
+	// Detail adds words from a fixed list, such as the protocol the peer speaks.
+	Detail string
+	// Err is the error of the connection behind it, or nil.
+	Err error
+}
+
+func (e *FrameError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "mllp: %s at offset %d", e.Reason, e.Offset)
+	if e.Length > 0 {
+		fmt.Fprintf(&b, ", %d bytes", e.Length)
+	}
+	if e.Limit > 0 {
+		fmt.Fprintf(&b, ", limit %d", e.Limit)
+	}
+	if e.Detail != "" {
+		b.WriteString(": " + e.Detail)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	return b.String()
+}
+
+func (e *FrameError) Unwrap() error { return e.Err }
+
+// Resumable reports whether the stream is still in step, so that Reader.Next
+// may be called again for the frame after the bad one: empty frames, commit
+// acknowledgements of release 2, and a truncated frame that the next one cut off.
+func (e *FrameError) Resumable() bool {
+	switch e.Reason {
+	case ReasonEmpty, ReasonMLLPR2:
+		return true
+	case ReasonTruncated:
+		return e.Err == nil
+	default:
+		return false
+	}
+}
+
+// protocols are the beginnings by which a client that has come to the wrong port
+// gives itself away.
+var protocols = []struct{ prefix, name string }{
+	{"\x16\x03", "TLS on a port without TLS"},
+	{"GET ", "HTTP"},
+	{"HEAD ", "HTTP"},
+	{"POST ", "HTTP"},
+	{"PUT ", "HTTP"},
+	{"PATCH ", "HTTP"},
+	{"DELETE ", "HTTP"},
+	{"OPTIONS ", "HTTP"},
+	{"CONNECT ", "HTTP"},
+	{"TRACE ", "HTTP"},
+	{"PRI * HTTP/2", "HTTP/2"},
+	{"HTTP/1.", "HTTP"},
+	{"SSH-", "SSH"},
+	{"PROXY ", "PROXY protocol, version 1"},
+	{"\r\n\r\n\x00\r\nQUIT\n", "PROXY protocol, version 2"},
+}
+
+// otherProtocol names the protocol that begins with head, or returns "".
+func otherProtocol(head []byte) string {
+	for _, p := range protocols {
+		if strings.HasPrefix(string(head), p.prefix) {
+			return p.name
+		}
+	}
+	return ""
+}
