@@ -151,14 +151,9 @@ func (a *Auth) prepare() {
 			a.keys.err = &FieldError{Field: "secret", Err: ErrNoSecret} // until SetSecrets
 			return
 		}
-		if err := a.keys.set(a.secrets()); err != nil {
-			a.settingsErr = err
-		}
+		a.settingsErr = a.keys.set(slices.Concat([]Secret{a.Secret}, a.Accept))
 	})
 }
-
-// secrets returns Secret and Accept as one list.
-func (a *Auth) secrets() []Secret { return slices.Concat([]Secret{a.Secret}, a.Accept) }
 
 func (a *Auth) checkSettings() error {
 	fault := func(field, text string) error { return &FieldError{Field: field, Err: errors.New(text)} }
@@ -179,6 +174,11 @@ func (a *Auth) checkSettings() error {
 		return fault("maxBufferedBytes", "it must not be less than maxBodyBytes")
 	case a.MaxNonces < 0:
 		return fault("maxNonces", "it must not be negative")
+	}
+	for i, s := range a.Accept {
+		if err := s.check(); err != nil {
+			return &FieldError{Field: fmt.Sprintf("accept[%d]", i), Err: err}
+		}
 	}
 	return nil
 }

@@ -39,15 +39,8 @@ var ErrUnverified = errors.New("the answer is not signed by that node for this r
 func (a *Auth) Do(client *http.Client, r *http.Request, node string) (*http.Response, error) {
 	var touched atomic.Bool // set by a goroutine of the transport: there was a connection
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { touched.Store(true) }}
-	own, err := ownBody(r.Clone(httptrace.WithClientTrace(r.Context(), trace)))
-	if err == nil {
-		if a.PlainHeader {
-			err = a.showSecret(own)
-		} else {
-			err = a.Authorize(own, node)
-		}
-	}
-	if err != nil {
+	own := r.Clone(httptrace.WithClientTrace(r.Context(), trace))
+	if err := a.prove(own, node); err != nil {
 		if own.Body != nil {
 			_ = own.Body.Close() // as http.Client does
 		}
@@ -71,14 +64,20 @@ func (a *Auth) Do(client *http.Client, r *http.Request, node string) (*http.Resp
 	return resp, nil
 }
 
-// ownBody gives the copy of a request a body of its own, if there can be another.
-func ownBody(own *http.Request) (*http.Request, error) {
-	if own.Body == nil || own.Body == http.NoBody || own.GetBody == nil {
-		return own, nil
+// prove puts the credential on the copy of a request, and gives it a body of its
+// own if there can be another.
+func (a *Auth) prove(own *http.Request, node string) error {
+	if own.Body != nil && own.Body != http.NoBody && own.GetBody != nil {
+		body, err := own.GetBody()
+		if err != nil {
+			return fmt.Errorf("cluster: the request's body: %w", err)
+		}
+		own.Body = body
 	}
-	body, err := own.GetBody()
-	own.Body = body
-	return own, err
+	if a.PlainHeader {
+		return a.showSecret(own)
+	}
+	return a.Authorize(own, node)
 }
 
 // showSecret sets the plain header. It is unexported because a request that

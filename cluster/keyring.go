@@ -100,7 +100,7 @@ func (k *keyring) reload(ctx context.Context) error {
 func (k *keyring) set(secrets []Secret) error {
 	r, err := newRing(secrets)
 	if err != nil {
-		return err
+		return &FieldError{Field: "secret", Err: err}
 	}
 	k.lock <- struct{}{}
 	events := k.publish(r)
