@@ -23,7 +23,7 @@ const (
 	defaultBufferedBytes = 256 << 20
 	// defaultBodyTimeout is 10 MiB at 3 Mbit/s.
 	defaultBodyTimeout = 30 * time.Second
-	// defaultNonces is 3,495 requests a second for 5 minutes, in some 40 MB.
+	// defaultNonces is 3,495 requests a second for 5 minutes, in 25 to 40 MB.
 	defaultNonces = 1 << 20
 )
 
@@ -83,8 +83,8 @@ type Auth struct {
 	// header is the http.Server's matter alone.
 	BodyTimeout time.Duration `json:"-" yaml:"-"`
 	// MaxNonces limits the signed requests that can be remembered, and so the
-	// requests in Window. Further ones are refused. If zero, 1,048,576 (some 40
-	// MB when they are used); negative is an error. Not used with Nonces.
+	// requests in Window. Further ones are refused. If zero, 1,048,576 (25 to
+	// 40 MB when they are used); negative is an error. Not used with Nonces.
 	MaxNonces int `json:"maxNonces,omitempty" yaml:"maxNonces,omitempty"`
 	// Nonces remembers signed requests in place of this process's memory. If nil,
 	// memory is used.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -352,8 +353,9 @@ func TestMessagesAreNotShownToTheNetworkUnlessThatIsSet(t *testing.T) {
 func TestErrorsTellWhetherTheNodeMayHaveTheRequest(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	untrusted := httptest.NewTLSServer(nil)
-	untrusted.Config.ErrorLog = nil
+	untrusted := httptest.NewUnstartedServer(nil)
+	untrusted.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // what it thinks of us
+	untrusted.StartTLS()
 	defer untrusted.Close()
 	cut := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer cut.Close()
@@ -434,18 +436,18 @@ func TestAFailedDialAfterAConnectionSaysNothing(t *testing.T) {
 	assert.True(t, sendError(t, err).MaybeDelivered())
 }
 
-// cutAfterUse breaks at the second request on it, after that was written.
+// cutAfterUse loses the second request on it, and itself.
 type cutAfterUse struct {
 	net.Conn
 	writes int
 }
 
 func (c *cutAfterUse) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
 	if c.writes++; c.writes == 2 {
 		_ = c.Conn.Close()
+		return len(p), nil
 	}
-	return n, err
+	return c.Conn.Write(p)
 }
 
 func TestARequestIsSentAgainByAnotherDo(t *testing.T) {
