@@ -192,7 +192,7 @@ func (a *Auth) digestBody(r *http.Request) (sum, error) {
 	}
 	defer body.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, io.LimitReader(body, limit+1))
+	n, err := io.CopyBuffer(h, io.LimitReader(body, limit+1), make([]byte, min(max(r.ContentLength, 512), 32<<10)))
 	if err == nil && n > limit {
 		err = &http.MaxBytesError{Limit: limit}
 	}

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -476,7 +475,7 @@ func TestABodyThatCanBeReadOnceIsSentWhole(t *testing.T) {
 }
 
 func TestAClientOfNoneHasATimeLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, _ := pair(t)
 		stop := make(chan struct{})
 		client := serve(t, b.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stop })))
@@ -492,7 +491,7 @@ func TestAClientOfNoneHasATimeLimit(t *testing.T) {
 }
 
 func TestANodeWhoseClockIsWrongIsNamedByBothSides(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, seen := pair(t)
 		h := b.Handler(&echo{})
 		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"crypto/fips140"
 	"io"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -17,6 +19,16 @@ import (
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// bubble is synctest.Test. In FIPS 140-3 mode crypto/rand makes its entropy from
+// how long things take, and in a bubble nothing takes any time.
+func bubble(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	if fips140.Enabled() {
+		t.Skip("skipped: crypto/rand has no entropy in a bubble in FIPS mode")
+	}
+	synctest.Test(t, f)
+}
 
 // Secrets as `openssl rand -base64 32` makes them.
 const (

@@ -25,6 +25,20 @@ const (
 	// answer repeats; the sending and the receiving node; the SHA-256 of the body;
 	// the HMAC-SHA256. Bytes are in base64 for URLs, without padding (RFC 4648,
 	// section 5).
+	//
+	// The key of the HMAC is 32 bytes of HKDF-SHA256 (RFC 5869) of the secret,
+	// without salt, with the info "carewire cluster v1 hmac"; kid is 8 bytes with
+	// "carewire cluster v1 key id". The HMAC of a request is over
+	//
+	//	"carewire cluster v1 request\n"
+	//	field(method) field(request target)
+	//	values(Content-Type) values(Content-Encoding)
+	//	the header, up to ";sig="
+	//
+	// where field is the length in 4 bytes, big end first, and the text; values is
+	// the number of the header's values in 4 bytes, and a field of each. An answer
+	// begins with "carewire cluster v1 response\n" and the status in 4 bytes
+	// instead, and goes on with values.
 	SignatureHeader = "X-Cluster-Signature"
 )
 

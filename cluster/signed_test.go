@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -188,7 +187,7 @@ func TestARequestIsGoodForTheWindowInEitherDirection(t *testing.T) {
 		"long after, long window": {time.Hour, time.Hour, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				a, b, seen := pair(t, func(_, b *cluster.Auth) { b.Window = test.window })
 				next := &echo{}
 				h := b.Handler(next)
@@ -211,7 +210,7 @@ func TestARequestIsGoodForTheWindowInEitherDirection(t *testing.T) {
 }
 
 func TestANonceIsRememberedForAsLongAsItCouldComeAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, seen := pair(t)
 		next := &echo{}
 		h := b.Handler(next)
@@ -231,7 +230,7 @@ func TestANonceIsRememberedForAsLongAsItCouldComeAgain(t *testing.T) {
 }
 
 func TestWhenNoMoreNoncesCanBeRememberedRequestsAreRefusedUntilOldOnesExpire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, seen := pair(t, func(_, b *cluster.Auth) { b.MaxNonces = 100 })
 		next := &echo{}
 		h := b.Handler(next)
@@ -252,7 +251,7 @@ func TestWhenNoMoreNoncesCanBeRememberedRequestsAreRefusedUntilOldOnesExpire(t *
 }
 
 func TestAfterARestartWhatWasSignedBeforeIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, _ := pair(t)
 		next := &echo{}
 		h := b.Handler(next)
@@ -293,7 +292,7 @@ func (n *nonces) Use(ctx context.Context, nonce string, until time.Time) (bool, 
 }
 
 func TestASharedStoreOfNoncesSeesWhatOtherProcessesTook(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		shared := &nonces{seen: make(map[string]time.Time)}
 		setting := func(_, b *cluster.Auth) { b.Nonces = shared }
 		a, b, _ := pair(t, setting)
@@ -322,7 +321,7 @@ func TestWhenTheStoreOfNoncesFailsRequestsAreRefused(t *testing.T) {
 		"never ready": {wait: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				a, b, seen := pair(t, func(_, b *cluster.Auth) { b.Nonces = store })
 				next := &echo{}
 				begun := time.Now()
@@ -414,7 +413,7 @@ func TestTheBodiesInHandAreLimitedTogether(t *testing.T) {
 }
 
 func TestABodyThatDoesNotComeInTimeIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, seen := pair(t)
 		next := &echo{}
 		client := serve(t, b.Handler(next))
@@ -441,7 +440,7 @@ func (b blocked) Read([]byte) (int, error) {
 }
 
 func TestAHandlerMayTakeLongerThanTheBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		a, b, _ := pair(t)
 		client := serve(t, b.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			select {
