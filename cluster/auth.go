@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,22 +136,25 @@ func (a *Auth) Validate() error {
 
 // prepare does, once, what has to be done before anything else.
 func (a *Auth) prepare() {
-	a.once.Do(func() {
-		a.keys = newKeyring(a.SecretFile, a.reloadInterval(), a.tell)
-		a.memory = newMemory(a.maxNonces(), a.window())
-		if a.settingsErr = a.checkSettings(); a.settingsErr != nil {
-			return
-		}
-		if a.SecretFile != "" {
-			_ = a.keys.reload(context.Background()) // kept for Status; a later look may find the file
-			return
-		}
-		if a.Secret == "" && len(a.Accept) == 0 {
-			a.keys.err = &FieldError{Field: "secret", Err: ErrNoSecret} // until SetSecrets
-			return
-		}
-		a.settingsErr = a.keys.set(slices.Concat([]Secret{a.Secret}, a.Accept))
-	})
+	var events []Event
+	a.once.Do(func() { events = a.setUp() })
+	a.keys.tell(events) // not within once: Observe may call methods of a
+}
+
+func (a *Auth) setUp() (events []Event) {
+	a.keys = newKeyring(a.SecretFile, a.reloadInterval(), a.announce)
+	a.memory = newMemory(a.maxNonces(), a.window())
+	a.settingsErr = a.checkSettings()
+	switch {
+	case a.settingsErr != nil:
+	case a.SecretFile != "":
+		events, _ = a.keys.reload() // Status has the error, and a later look may find the file
+	case a.Secret == "" && len(a.Accept) == 0:
+		a.keys.err = &FieldError{Field: "secret", Err: ErrNoSecret} // until SetSecrets
+	default:
+		events, a.settingsErr = a.keys.set(slices.Concat([]Secret{a.Secret}, a.Accept))
+	}
+	return events
 }
 
 func (a *Auth) checkSettings() error {
@@ -194,7 +196,9 @@ func (a *Auth) SetSecrets(secret Secret, accept ...Secret) error {
 	case a.SecretFile != "":
 		return &FieldError{Field: "secretFile", Path: a.SecretFile, Err: errors.New("the secrets come from this file")}
 	}
-	return a.keys.set(slices.Concat([]Secret{secret}, accept))
+	events, err := a.keys.set(slices.Concat([]Secret{secret}, accept))
+	a.keys.tell(events)
+	return err
 }
 
 // Reload looks at SecretFile now, which takes some 50 ms if it has changed. The
@@ -207,7 +211,9 @@ func (a *Auth) Reload() error {
 	case a.SecretFile == "":
 		return &FieldError{Field: "secretFile", Err: errors.New("it is not set: there is nothing to read again")}
 	}
-	return a.keys.reload(context.Background())
+	events, err := a.keys.reload()
+	a.keys.tell(events)
+	return err
 }
 
 // Status is what an Auth has in use.

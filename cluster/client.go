@@ -110,7 +110,8 @@ func (a *Auth) primary(r *http.Request) (*key, error) {
 	case r.URL.Scheme == "http" && (a.AllowPlaintext || loopback(r.URL.Hostname())):
 	case r.URL.Scheme == "http":
 		return nil, &FieldError{Field: "allowPlaintext", Err: fmt.Errorf(
-			"http:// to %s would show messages to the network: use https://, or set it if the network encrypts", r.URL.Hostname())}
+			"http:// to %s would show messages to the network: use https://, or set it if the network encrypts", r.URL.Hostname(),
+		)}
 	default:
 		return nil, fmt.Errorf("cluster: %q is not the scheme of a URL that can be used: use https", r.URL.Scheme)
 	}
@@ -267,7 +268,7 @@ func clockHint(resp *http.Response, window time.Duration) string {
 	if err != nil {
 		return ""
 	}
-	ahead := theirs.Sub(time.Now()).Round(time.Second)
+	ahead := time.Until(theirs).Round(time.Second)
 	switch {
 	case ahead > window:
 		return fmt.Sprintf("; the clock of who answered is %v ahead of ours", ahead)

@@ -81,8 +81,10 @@ func TestDoReturnsEveryAnswerThatTheNodeSigned(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			io.WriteString(w, "\x1f\x8b")
 		}, 200, "\x1f\x8b"},
-		"an error":    {http.MethodPost, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no such channel", 500) }, 500, "no such channel\n"},
-		"its own 403": {http.MethodPost, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not yours", 403) }, 403, "not yours\n"},
+		"an error": {http.MethodPost, func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no such channel", http.StatusInternalServerError)
+		}, 500, "no such channel\n"},
+		"its own 403": {http.MethodPost, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not yours", http.StatusForbidden) }, 403, "not yours\n"},
 		"no content":  {http.MethodDelete, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204); io.WriteString(w, "x") }, 204, ""},
 		"not modified": {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/x")
@@ -90,7 +92,7 @@ func TestDoReturnsEveryAnswerThatTheNodeSigned(t *testing.T) {
 		}, 304, ""},
 		"head":            {http.MethodHead, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, 200, ""},
 		"no method":       {"", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Method) }, 200, "GET"},
-		"to another path": {http.MethodPost, http.RedirectHandler("/elsewhere", 307).ServeHTTP, 307, ""},
+		"to another path": {http.MethodPost, http.RedirectHandler("/elsewhere", http.StatusTemporaryRedirect).ServeHTTP, 307, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b, _ := pair(t)
@@ -286,7 +288,7 @@ func TestARedirectThatIsFollowedCarriesNothingThatPassesElsewhere(t *testing.T) 
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, first.URL+"/api/internal/dispatch?try=1", strings.NewReader("{}"))
 	require.NoError(t, err)
 	require.NoError(t, a.Authorize(r, "node-b"))
-	resp, err := first.Client().Do(r)
+	resp, err := first.Client().Do(r) //nolint:bodyclose // Verify closes it
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusForbidden, resp.StatusCode)
 	assert.NotEmpty(t, resp.Request.Header.Get(cluster.SignatureHeader), "positive control: net/http carried the header on")

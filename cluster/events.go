@@ -139,10 +139,12 @@ func (e *Event) level() slog.Level {
 	return slog.LevelDebug
 }
 
+// announce tells of what no request did.
+func (a *Auth) announce(e Event) { a.tell(context.Background(), e) }
+
 // tell logs e and hands it to Observe.
-func (a *Auth) tell(e Event) {
+func (a *Auth) tell(ctx context.Context, e Event) {
 	if l := a.Logger; l != nil {
-		ctx := context.Background()
 		if level := e.level(); l.Enabled(ctx, level) {
 			attrs := []slog.Attr{slog.String("event", string(e.Kind))}
 			e.attrs(func(attr slog.Attr) { attrs = append(attrs, attr) })

@@ -119,6 +119,7 @@ func ExampleAuth_Authorize() {
 			fmt.Println("not from node-b:", err)
 			return
 		}
+		defer resp.Body.Close()
 		fmt.Println("from node-b:", resp.Status)
 	}
 

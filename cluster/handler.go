@@ -65,11 +65,11 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		switch {
 		case a.settingsErr != nil || secrets == nil:
 			e.Err = a.Status().Err
-			a.refuse(w, e, ReasonNoSecret)
+			a.refuse(w, r, e, ReasonNoSecret)
 		case len(plain)+len(signed) == 0:
-			a.refuse(w, e, ReasonMissing)
+			a.refuse(w, r, e, ReasonMissing)
 		case len(plain)+len(signed) > 1:
-			a.refuse(w, e, ReasonMalformed)
+			a.refuse(w, r, e, ReasonMalformed)
 		case len(plain) == 1:
 			a.servePlain(w, r, next, e, secrets, plain[0])
 		default:
@@ -80,9 +80,9 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 }
 
 // refuse answers 403.
-func (a *Auth) refuse(w http.ResponseWriter, e Event, why Reason) {
+func (a *Auth) refuse(w http.ResponseWriter, r *http.Request, e Event, why Reason) {
 	e.Reason = why
-	a.tell(e)
+	a.tell(r.Context(), e)
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(refusal)))
@@ -93,7 +93,7 @@ func (a *Auth) refuse(w http.ResponseWriter, e Event, why Reason) {
 // servePlain handles a request with the secret itself in a header.
 func (a *Auth) servePlain(w http.ResponseWriter, r *http.Request, next http.Handler, e Event, secrets *ring, presented string) {
 	if a.SignedOnly {
-		a.refuse(w, e, ReasonPlain)
+		a.refuse(w, r, e, ReasonPlain)
 		return
 	}
 	k := secrets.bySecret(presented)
@@ -103,19 +103,19 @@ func (a *Auth) servePlain(w http.ResponseWriter, r *http.Request, next http.Hand
 		}
 	}
 	if k == nil {
-		a.refuse(w, e, ReasonWrong)
+		a.refuse(w, r, e, ReasonWrong)
 		return
 	}
 	e.KeyID, e.Primary = k.id, k == secrets.primary()
 	if r.ContentLength > a.maxBody() {
-		a.refuse(w, e, ReasonTooLarge)
+		a.refuse(w, r, e, ReasonTooLarge)
 		return
 	}
 	e.Kind = Accepted
-	a.tell(e)
+	a.tell(r.Context(), e)
 	r = admitted(r, Peer{KeyID: k.id})
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &cutBody{ReadCloser: http.MaxBytesReader(w, r.Body, a.maxBody()), auth: a, event: e}
+		r.Body = &cutBody{ReadCloser: http.MaxBytesReader(w, r.Body, a.maxBody()), tell: a.announce, event: e}
 	}
 	next.ServeHTTP(w, r)
 }
@@ -125,7 +125,7 @@ func (a *Auth) servePlain(w http.ResponseWriter, r *http.Request, next http.Hand
 func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Handler, e Event, secrets *ring, header string) {
 	s, ok := parseSignature(header)
 	if !ok {
-		a.refuse(w, e, ReasonMalformed)
+		a.refuse(w, r, e, ReasonMalformed)
 		return
 	}
 	e.KeyID, e.Node = s.keyID, s.from
@@ -136,18 +136,18 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 		}
 	}
 	if k == nil {
-		a.refuse(w, e, ReasonUnknownKey)
+		a.refuse(w, r, e, ReasonUnknownKey)
 		return
 	}
 	e.Primary = k == secrets.primary()
 	want := k.requestMAC(&s, r.Method, requestTarget(r), r.Header)
 	if !hmac.Equal(want[:], s.mac[:]) {
-		a.refuse(w, e, ReasonBadSignature)
+		a.refuse(w, r, e, ReasonBadSignature)
 		return
 	}
 	if why, err := a.judge(r, &s, &e); why != "" {
 		e.Err = err
-		a.refuse(w, e, why)
+		a.refuse(w, r, e, why)
 		return
 	}
 	body, release, why, err := a.readBody(w, r)
@@ -157,11 +157,11 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	if why != "" {
 		e.Err = err
-		a.refuse(w, e, why)
+		a.refuse(w, r, e, why)
 		return
 	}
 	e.Kind = Accepted
-	a.tell(e)
+	a.tell(r.Context(), e)
 	r = admitted(r, Peer{Node: s.from, KeyID: k.id, Signed: true})
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
@@ -170,7 +170,7 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 	next.ServeHTTP(answer, r)
 	if answer.send(k, &signature{keyID: k.id, nonce: s.nonce, from: a.Node, to: s.from}, r.Method) {
 		e.Kind = AnswerTooLarge
-		a.tell(e)
+		a.tell(r.Context(), e)
 	}
 }
 
@@ -180,7 +180,7 @@ func (a *Auth) judge(r *http.Request, s *signature, e *Event) (Reason, error) {
 	if s.to != a.Node {
 		return ReasonWrongNode, nil
 	}
-	ahead := s.time().Sub(time.Now())
+	ahead := time.Until(s.time())
 	if ahead.Abs() > a.window() {
 		e.Skew = ahead
 		return ReasonSkew, nil
@@ -271,7 +271,7 @@ func requestTarget(r *http.Request) string {
 type cutBody struct {
 	io.ReadCloser
 
-	auth  *Auth
+	tell  func(Event)
 	event Event
 	told  bool // owned by the handler, as the body is
 }
@@ -281,7 +281,7 @@ func (b *cutBody) Read(p []byte) (int, error) {
 	if _, cut := errors.AsType[*http.MaxBytesError](err); cut && !b.told {
 		b.told = true
 		b.event.Kind = BodyCut
-		b.auth.tell(b.event)
+		b.tell(b.event)
 	}
 	return n, err
 }

@@ -26,6 +26,9 @@ const (
 	maxFileBytes = 64 << 10
 )
 
+// errGivenUp means that the request ended for which the file was read.
+var errGivenUp = errors.New("cluster: nobody waits any more")
+
 // A keyring holds the ring in use, and replaces it when its file changes or
 // somebody sets another one.
 type keyring struct {
@@ -60,7 +63,7 @@ func (k *keyring) get(ctx context.Context) *ring {
 	if k.path != "" && k.interval >= 0 && int64(time.Since(k.start)) >= k.nextLook.Load() {
 		select {
 		case k.lock <- struct{}{}:
-			events, _ := k.look(ctx)
+			events, _ := k.look(ctx.Done())
 			<-k.lock
 			k.tell(events)
 		default: // somebody is looking
@@ -87,26 +90,23 @@ func (k *keyring) newer(ctx context.Context, than *ring) *ring {
 	return nil
 }
 
-// reload looks at the file now.
-func (k *keyring) reload(ctx context.Context) error {
+// reload looks at the file now. The caller tells of the events.
+func (k *keyring) reload() ([]Event, error) {
 	k.lock <- struct{}{}
-	events, err := k.look(ctx)
-	<-k.lock
-	k.tell(events)
-	return err
+	defer func() { <-k.lock }()
+	return k.look(nil)
 }
 
-// set puts secrets from elsewhere in the place of those in use.
-func (k *keyring) set(secrets []Secret) error {
+// set puts secrets from elsewhere in the place of those in use. The caller tells
+// of the events.
+func (k *keyring) set(secrets []Secret) ([]Event, error) {
 	r, err := newRing(secrets)
 	if err != nil {
-		return &FieldError{Field: "secret", Err: err}
+		return nil, &FieldError{Field: "secret", Err: err}
 	}
 	k.lock <- struct{}{}
-	events := k.publish(r)
-	<-k.lock
-	k.tell(events)
-	return nil
+	defer func() { <-k.lock }()
+	return k.publish(r), nil
 }
 
 func (k *keyring) tell(events []Event) {
@@ -115,15 +115,16 @@ func (k *keyring) tell(events []Event) {
 	}
 }
 
-// look reads the file and uses it if it is different and good. Called with
-// lock held. The error is why what was in use goes on.
-func (k *keyring) look(ctx context.Context) ([]Event, error) {
+// look reads the file and uses it if it is different and good. Called with lock
+// held. The error is why what was in use goes on, or errGivenUp once done is
+// closed.
+func (k *keyring) look(done <-chan struct{}) ([]Event, error) {
 	// Set before the reading, which a change may follow at once.
 	k.nextLook.Store(int64(time.Since(k.start) + k.interval))
-	c := k.read(ctx)
-	if ctx.Err() != nil {
+	c := k.read(done)
+	if errors.Is(c.err, errGivenUp) {
 		k.nextLook.Store(0) // for the next caller to finish
-		return nil, ctx.Err()
+		return nil, c.err
 	}
 	if c.err != nil {
 		return k.keep(c)
@@ -179,7 +180,7 @@ func (c *content) is(other sum) bool { return hmac.Equal(c.sum[:], other[:]) }
 // read returns what the file holds. If that is neither in use nor refused
 // already, it is read again until it has settled: somebody may be writing it,
 // and a part of a secret looks like another one.
-func (k *keyring) read(ctx context.Context) content {
+func (k *keyring) read(done <-chan struct{}) content {
 	c := readContent(k.path)
 	current := k.current.Load()
 	if c.is(k.rejected) || c.ring != nil && current != nil && c.ring.same(current) {
@@ -188,9 +189,9 @@ func (k *keyring) read(ctx context.Context) content {
 	for range settleReads {
 		timer := time.NewTimer(settleTime)
 		select {
-		case <-ctx.Done():
+		case <-done:
 			timer.Stop()
-			return content{err: ctx.Err()}
+			return content{err: errGivenUp}
 		case <-timer.C:
 		}
 		before := c.sum

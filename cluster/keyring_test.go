@@ -304,6 +304,25 @@ func TestSecretsFromElsewhereAreReplacedAtOnce(t *testing.T) {
 	require.Error(t, (&cluster.Auth{}).Reload())
 }
 
+func TestObserveMayCallMethods(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		auth, path, _ := fromFile(t, lines(secretA))
+		var generations []uint64
+		auth.Observe = func(e cluster.Event) {
+			if e.Kind == cluster.Loaded {
+				generations = append(generations, auth.Status().Generation)
+				assert.NoError(t, auth.Reload())
+			}
+		}
+		require.NoError(t, auth.Validate())
+		h := auth.Handler(&echo{})
+		write(t, path, lines(secretB))
+		time.Sleep(time.Minute)
+		assert.True(t, passes(t, h, secretB))
+		assert.Equal(t, []uint64{1, 2}, generations)
+	})
+}
+
 // TestTheSecretIsChangedOverThreeNodesWithoutAFailure writes the files of three
 // nodes one after the other, in the three steps of the package's documentation,
 // while every node sends to every other all the time, and shows that a node left

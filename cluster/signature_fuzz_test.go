@@ -18,7 +18,7 @@ func FuzzSignatureHeader(f *testing.F) {
 	f.Add("v1;")
 	f.Add("v1;kid=;ts=;nonce=;from=;to=;digest=;sig=")
 	f.Add(strings.Repeat("v1;kid=0123456789abcdef;", 40))
-	for _, field := range strings.Split(example, ";") {
+	for field := range strings.SplitSeq(example, ";") {
 		f.Add(strings.Replace(example, field, "", 1))
 		f.Add(strings.Replace(example, field, field+";"+field, 1))
 		f.Add(strings.Replace(example, field, field+" ", 1))

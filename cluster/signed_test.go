@@ -135,6 +135,14 @@ func TestEveryByteOfASignatureCounts(t *testing.T) {
 	assert.Equal(t, http.StatusOK, give(h, r).Code)
 }
 
+func TestAHandlerBehindStripPrefixSeesTheRequestThatWasSigned(t *testing.T) {
+	a, b, _ := pair(t)
+	next := &echo{}
+	h := http.StripPrefix("/api/internal", b.Handler(next))
+	assert.Equal(t, http.StatusOK, give(h, signed(t, a, "{}")).Code)
+	assert.Equal(t, "/dispatch", next.last.URL.Path)
+}
+
 func TestARequestPassesOnce(t *testing.T) {
 	a, b, seen := pair(t)
 	next := &echo{}
