@@ -229,11 +229,11 @@ func (a *Auth) readBody(w http.ResponseWriter, r *http.Request) (body []byte, re
 	if a.buffered.Add(reserve) > a.maxBuffered() {
 		return nil, release, ReasonBusy, nil
 	}
-	// The only error is that the writer has no deadlines to set: then it is none
-	// of net/http's, and time is the matter of whose it is.
-	deadlines := http.NewResponseController(w)
 	if d := a.bodyTimeout(); d > 0 {
-		_ = deadlines.SetReadDeadline(time.Now().Add(d))
+		// The only error is that the writer has no deadlines to set: then it is none
+		// of net/http's, and time is the matter of whose it is. net/http takes the
+		// deadline back at the end of the body.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d))
 	}
 	buf := bytes.NewBuffer(make([]byte, 0, min(reserve, preallocated)+bytes.MinRead))
 	n, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
@@ -242,9 +242,6 @@ func (a *Auth) readBody(w http.ResponseWriter, r *http.Request) (body []byte, re
 		return nil, release, ReasonBody, err
 	case n > limit:
 		return nil, release, ReasonTooLarge, nil
-	}
-	if a.bodyTimeout() > 0 {
-		_ = deadlines.SetReadDeadline(time.Time{}) // or net/http ends the request's context at it
 	}
 	return buf.Bytes(), release, "", nil
 }

@@ -43,6 +43,17 @@ func TestNoJumpOfTheClockMakesANonceFreshAgain(t *testing.T) {
 	}
 }
 
+func TestAShortJumpOfTheClockShutsNobodyOut(t *testing.T) {
+	m := newMemory(1000, 5*time.Minute)
+	for i, clock := range []time.Duration{0, 0, time.Hour, 0, 0} {
+		elapsed := time.Duration(i) * time.Millisecond
+		now := m.start.Add(elapsed + clock).UnixMilli()
+		fresh, err := m.useAt(&signature{nonce: newNonce(), millis: now}, now, elapsed)
+		require.NoError(t, err)
+		assert.True(t, fresh, "after %v", elapsed)
+	}
+}
+
 func TestAClockThatWasWrongAtTheStartDoesNotShutRequestsOutForLong(t *testing.T) {
 	const window = 5 * time.Minute
 	m := newMemory(1000, window)

@@ -217,6 +217,33 @@ func TestARequestIsGoodForTheWindowInEitherDirection(t *testing.T) {
 	}
 }
 
+func TestARequestFromAClockAheadIsJudgedAsOneFromBehind(t *testing.T) {
+	for ahead, passes := range map[time.Duration]bool{
+		5 * time.Minute: true, 5*time.Minute + time.Millisecond: false, time.Hour: false,
+	} {
+		var header string
+		bubble(t, func(t *testing.T) {
+			a, _, _ := pair(t)
+			time.Sleep(ahead)
+			header = signed(t, a, "{}").Header.Get(cluster.SignatureHeader)
+		})
+		bubble(t, func(t *testing.T) { // begins at the same time as the other
+			_, b, seen := pair(t)
+			r := post(t, "{}")
+			r.Header.Set(cluster.SignatureHeader, header)
+			w := give(b.Handler(&echo{}), r)
+			e := seen.last(t)
+			if passes {
+				assert.Equal(t, http.StatusOK, w.Code)
+				return
+			}
+			requireRefused(t, w)
+			assert.Equal(t, cluster.ReasonSkew, e.Reason)
+			assert.Equal(t, ahead, e.Skew)
+		})
+	}
+}
+
 func TestANonceIsRememberedForAsLongAsItCouldComeAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b, seen := pair(t)

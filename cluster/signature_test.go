@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"crypto/sha256"
 	"net/http"
 	"strings"
 	"testing"
@@ -91,5 +92,45 @@ func TestNoTwoRequestsAreSignedAsTheSameBytes(t *testing.T) {
 			t.Errorf("%d and %d have the same HMAC", other, i)
 		}
 		macs[mac] = i
+	}
+}
+
+// Only somebody who has the secret can make such answers.
+func TestAnAnswerIsFromTheNodeThatWasAskedAndToTheOneThatAsked(t *testing.T) {
+	const secret, other = "f2mXl7nYw0J8sN4u1cVbZ5q3TgRkPdHe6oAyCxLiB9E=", "Kq8vRt1zWm3cXy6bNj9pLs2dFg5hJk7aQe4uIo0iTwY="
+	a := &Auth{Node: "node-a", Secret: secret, Accept: []Secret{other}}
+	k, err := newKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		change func(*signature)
+		fine   bool
+	}{
+		"as it should be":    {func(*signature) {}, true},
+		"from another node":  {func(s *signature) { s.from = "node-c" }, false},
+		"to another node":    {func(s *signature) { s.to = "node-c" }, false},
+		"to another request": {func(s *signature) { s.nonce = newNonce() }, false},
+		"of another secret":  {func(s *signature) { s.keyID = a.Status().Accepted[1] }, false},
+		"of an unknown one":  {func(s *signature) { s.keyID = "0123456789abcdef" }, false},
+		"much later":         {func(s *signature) { s.millis *= 2 }, true}, // the nonce tells which request it is of
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://node-b/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Authorize(r, "node-b"); err != nil {
+				t.Fatal(err)
+			}
+			asked, _ := parseSignature(r.Header.Get(SignatureHeader))
+			s := signature{keyID: k.id, millis: asked.millis, nonce: asked.nonce, from: "node-b", to: "node-a", digest: sha256.Sum256(nil)}
+			test.change(&s)
+			s.mac = k.responseMAC(&s, http.StatusOK, nil)
+			resp := &http.Response{StatusCode: http.StatusOK, Request: r, Body: http.NoBody, Header: http.Header{SignatureHeader: {s.String()}}}
+			if err := a.Verify(resp); (err == nil) != test.fine {
+				t.Error(err)
+			}
+		})
 	}
 }
