@@ -123,6 +123,7 @@ func (a *Auth) servePlain(w http.ResponseWriter, r *http.Request, next http.Hand
 // serveSigned handles a request with a signature. What only its sender can know
 // is looked at after the signature, and the body last.
 func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Handler, e Event, secrets *ring, header string) {
+	ctx := r.Context()
 	s, ok := parseSignature(header)
 	if !ok {
 		a.refuse(w, r, e, ReasonMalformed)
@@ -131,7 +132,7 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 	e.KeyID, e.Node = s.keyID, s.from
 	k := secrets.byID(s.keyID)
 	if k == nil {
-		if secrets = a.keys.newer(r.Context(), secrets); secrets != nil {
+		if secrets = a.keys.newer(ctx, secrets); secrets != nil {
 			k = secrets.byID(s.keyID)
 		}
 	}
@@ -161,7 +162,7 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 		return
 	}
 	e.Kind = Accepted
-	a.tell(r.Context(), e)
+	a.tell(ctx, e)
 	r = admitted(r, Peer{Node: s.from, KeyID: k.id, Signed: true})
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
@@ -170,7 +171,7 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 	next.ServeHTTP(answer, r)
 	if answer.send(k, &signature{keyID: k.id, nonce: s.nonce, from: a.Node, to: s.from}, r.Method) {
 		e.Kind = AnswerTooLarge
-		a.tell(r.Context(), e)
+		a.tell(ctx, e)
 	}
 }
 
