@@ -18,6 +18,8 @@ const (
 	maxWindow = time.Hour
 	// defaultBodyBytes is what other servers take on their internal endpoint.
 	defaultBodyBytes = 10 << 20
+	// maxBodyBytes is what can be held in memory with a good conscience.
+	maxBodyBytes = 1 << 30
 	// defaultBufferedBytes is 25 bodies of the largest size.
 	defaultBufferedBytes = 256 << 20
 	// defaultBodyTimeout is 10 MiB at 3 Mbit/s.
@@ -70,7 +72,7 @@ type Auth struct {
 	// error.
 	Window time.Duration `json:"-" yaml:"-"`
 	// MaxBodyBytes limits the body of a request, received or sent, and of a signed
-	// answer. If zero, 10 MiB; negative is an error.
+	// answer. If zero, 10 MiB; negative, or more than 1 GiB, is an error.
 	MaxBodyBytes int64 `json:"maxBodyBytes,omitempty" yaml:"maxBodyBytes,omitempty"`
 	// MaxBufferedBytes limits the bodies of all signed requests in hand together;
 	// a body of unknown length counts as MaxBodyBytes. Further ones are refused. If
@@ -170,8 +172,8 @@ func (a *Auth) checkSettings() error {
 		return fault("plainHeader", "signedOnly is set as well: leave one out")
 	case a.Window < 0 || a.Window > maxWindow:
 		return fault("window", "it must be between 0, which means 5 minutes, and 1 hour")
-	case a.MaxBodyBytes < 0:
-		return fault("maxBodyBytes", "it must not be negative")
+	case a.MaxBodyBytes < 0 || a.MaxBodyBytes > maxBodyBytes:
+		return fault("maxBodyBytes", "it must be between 0, which means 10 MiB, and 1 GiB: bodies are held in memory")
 	case a.MaxBufferedBytes < 0, a.MaxBufferedBytes > 0 && a.MaxBufferedBytes < a.maxBody():
 		return fault("maxBufferedBytes", "it must not be less than maxBodyBytes")
 	case a.MaxNonces < 0:

@@ -140,6 +140,7 @@ func TestAnAuthWithoutASecretRefusesEverything(t *testing.T) {
 		"file and secret":   {Node: "node-b", Secret: secretA, SecretFile: "/dev/null"},
 		"signed and plain":  {Node: "node-b", Secret: secretA, SignedOnly: true, PlainHeader: true},
 		"negative limit":    {Node: "node-b", Secret: secretA, MaxBodyBytes: -1},
+		"limit over 1 GiB":  {Node: "node-b", Secret: secretA, MaxBodyBytes: 1<<30 + 1},
 		"total under limit": {Node: "node-b", Secret: secretA, MaxBodyBytes: 2000, MaxBufferedBytes: 1000},
 		"negative nonces":   {Node: "node-b", Secret: secretA, MaxNonces: -1},
 		"long window":       {Node: "node-b", Secret: secretA, Window: 1 << 50},
