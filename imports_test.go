@@ -21,6 +21,7 @@ var rules = map[string]struct {
 	modules  []string // other than this one
 }{
 	"":         {},
+	"cluster":  {},
 	"tlsprops": {},
 	"mllp":     {packages: []string{"tlsprops", "internal/netserver"}},
 }
