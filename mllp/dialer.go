@@ -219,7 +219,7 @@ func (d *Dialer) tlsConfig(ctx context.Context, host string) (*tls.Config, error
 	if err != nil {
 		return nil, err
 	}
-	_ = source.Refresh(ctx)          // its only error is that ctx has ended, which connecting notices too
+	_ = source.Refresh(ctx) // its only error is that ctx has ended, which connecting notices too
 	return source.ClientConfig(host)
 }
 
