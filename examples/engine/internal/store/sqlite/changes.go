@@ -144,9 +144,7 @@ func (g *group) intake(ctx context.Context, m message) (int64, error) {
 	}
 	g.lastMessage++
 	id := g.lastMessage
-	if _, err := g.db.insertMessage.ExecContext(ctx, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw); err != nil {
-		return 0, err
-	}
+	g.messages = append(g.messages, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw)
 	count := g.countsOf(channel)
 	count.received++
 	if len(m.Destinations) == 0 {

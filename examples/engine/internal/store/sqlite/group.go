@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"maps"
 	"time"
 )
@@ -15,6 +16,7 @@ type group struct {
 	lastMessage int64
 	lastSeq     int64
 	queues      map[queueName]int64 // new ones
+	messages    []any               // rows of the table message, yet to be inserted
 	queued      []any               // rows of the table queued, yet to be inserted
 	counts      map[int64]*counts   // by queue
 	ended       []int64             // sequence numbers whose attempt has ended
@@ -73,22 +75,35 @@ func (g *group) countsOf(id int64) *counts {
 }
 
 // finish writes what is cheaper to write once for the whole group: the new
-// deliveries, which nobody can have completed yet, and the counters.
+// messages and their deliveries, which nobody can have completed yet, and the
+// counters. What can be wrong with a single message was found before.
 func (g *group) finish(ctx context.Context) error {
-	for len(g.queued) > 0 {
-		rows, statement := 1, g.db.insertQueued
-		if len(g.queued) >= manyQueued*queuedColumns {
-			rows, statement = manyQueued, g.db.insertManyQueued
-		}
-		if _, err := statement.ExecContext(ctx, g.queued[:rows*queuedColumns]...); err != nil {
-			return err
-		}
-		g.queued = g.queued[rows*queuedColumns:]
+	if err := insert(ctx, g.messages, messageColumns, g.db.insertMessage, g.db.insertMessages); err != nil {
+		return err
+	}
+	if err := insert(ctx, g.queued, queuedColumns, g.db.insertQueued, g.db.insertManyQueued); err != nil {
+		return err
 	}
 	for id, c := range g.counts {
 		if _, err := g.db.count.ExecContext(ctx, c.received, c.filtered, c.sent, c.dead, id); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// insert inserts rows of so many columns, with a statement for one and another
+// for manyRows of them.
+func insert(ctx context.Context, values []any, columns int, one, many *sql.Stmt) error {
+	for len(values) > 0 {
+		n, statement := columns, one
+		if len(values) >= manyRows*columns {
+			n, statement = manyRows*columns, many
+		}
+		if _, err := statement.ExecContext(ctx, values[:n]...); err != nil {
+			return err
+		}
+		values = values[n:]
 	}
 	return nil
 }

@@ -9,10 +9,10 @@ import (
 
 const (
 	// A statement's price is mostly its own, not its rows': under load new
-	// deliveries are inserted so many at a time.
-	insertQueued  = "INSERT INTO queued (queue, seq, message) VALUES "
-	queuedColumns = 3
-	manyQueued    = 8
+	// messages and deliveries are inserted so many at a time.
+	manyRows = 8
+
+	messageColumns, queuedColumns = 6, 3
 
 	// The queries that readers run, however long queues and history are: each
 	// goes straight to its rows.
@@ -34,10 +34,12 @@ const (
 // statements are all that is run more than once, ready to run.
 type statements struct {
 	// On the writer's connection.
-	begin, commit, rollback                                    *sql.Stmt
-	insertQueue, insertMessage, insertQueued, insertManyQueued *sql.Stmt
-	count, failed, insertDone, deleteQueued                    *sql.Stmt
-	insertRequeued, deleteDone, doneQueue                      *sql.Stmt
+	begin, commit, rollback                 *sql.Stmt
+	insertQueue                             *sql.Stmt
+	insertMessage, insertMessages           *sql.Stmt // one row, manyRows
+	insertQueued, insertManyQueued          *sql.Stmt // one row, manyRows
+	count, failed, insertDone, deleteQueued *sql.Stmt
+	insertRequeued, deleteDone, doneQueue   *sql.Stmt
 
 	// On the readers'.
 	pending, deadLetters, stats *sql.Stmt
@@ -45,16 +47,27 @@ type statements struct {
 	all []*sql.Stmt
 }
 
+// rows returns the parameters of so many rows.
+func rows(n, columns int) string {
+	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
+	return row + strings.Repeat(", "+row, n-1)
+}
+
 // prepare readies the statements.
 func (db *database) prepare(ctx context.Context) error {
+	const (
+		insertMessage = "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES "
+		insertQueued  = "INSERT INTO queued (queue, seq, message) VALUES "
+	)
 	writing := []prepared{
 		{&db.begin, "BEGIN IMMEDIATE"},
 		{&db.commit, "COMMIT"},
 		{&db.rollback, "ROLLBACK"},
 		{&db.insertQueue, "INSERT INTO queue (id, channel, destination) VALUES (?, ?, ?)"},
-		{&db.insertMessage, "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES (?, ?, ?, ?, ?, ?)"},
-		{&db.insertQueued, insertQueued + "(?, ?, ?)"},
-		{&db.insertManyQueued, insertQueued + "(?, ?, ?)" + strings.Repeat(", (?, ?, ?)", manyQueued-1)},
+		{&db.insertMessage, insertMessage + rows(1, messageColumns)},
+		{&db.insertMessages, insertMessage + rows(manyRows, messageColumns)},
+		{&db.insertQueued, insertQueued + rows(1, queuedColumns)},
+		{&db.insertManyQueued, insertQueued + rows(manyRows, queuedColumns)},
 		{&db.count, `
 			UPDATE queue SET received = received + ?, filtered = filtered + ?, sent = sent + ?, dead = dead + ? WHERE id = ?`},
 		{&db.failed, `

@@ -186,6 +186,11 @@ func (w *writer) serve(requests []*request) {
 			w.fail(err)
 		case culprit != nil:
 			requests = refuse(requests, err, func(r *request) bool { return r == culprit })
+		case len(requests) > 1: // it is one's, which shows when each is on its own
+			for _, r := range requests {
+				w.serve([]*request{r})
+			}
+			return
 		default:
 			requests = refuse(requests, fmt.Errorf("store: %w", err), func(*request) bool { return true })
 		}
@@ -206,7 +211,8 @@ func refuse(requests []*request, err error, match func(*request) bool) []*reques
 
 // commit runs one transaction with all requests and answers them after it is
 // durable. On an error nobody was answered and nothing was changed, unless the
-// disk failed; culprit is the request whose statement failed, if it was one's.
+// disk failed; culprit is the request whose statement failed, if it was one's
+// alone.
 func (w *writer) commit(requests []*request) (culprit *request, err error) {
 	ctx := context.Background() // whoever was let in waits for the outcome
 	if _, err := w.db.begin.ExecContext(ctx); err != nil {
