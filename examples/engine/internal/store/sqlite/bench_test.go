@@ -2,9 +2,7 @@ package sqlite_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/examples/engine/internal/store/barecommit"
 	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
 )
 
@@ -91,8 +90,9 @@ func BenchmarkIntakeWhileDelivering(b *testing.B) {
 // else the machine does hits both.
 func compare(b *testing.B, callers int, ours func(context.Context) error) {
 	b.Helper()
-	bare := newBareLoop(b)
-	defer bare.close()
+	bare, err := barecommit.Open(b.Context(), b.TempDir(), 1024)
+	require.NoError(b, err)
+	defer bare.Close()
 	var tOurs, tBare time.Duration
 	const slices = 40
 	b.ResetTimer()
@@ -100,7 +100,7 @@ func compare(b *testing.B, callers int, ours func(context.Context) error) {
 		n := b.N/slices + min(1, max(0, b.N%slices-i))
 		tOurs += elapsed(b, callers, n, ours)
 		b.StopTimer()
-		tBare += elapsed(b, callers, n, bare.put)
+		tBare += elapsed(b, callers, n, func(context.Context) error { return bare.Put() })
 		b.StartTimer()
 	}
 	b.StopTimer()
@@ -126,68 +126,4 @@ func elapsed(b *testing.B, callers, n int, put func(context.Context) error) time
 	}
 	wg.Wait()
 	return time.Since(start)
-}
-
-// A bareLoop is the least group commit that SQLite can do.
-type bareLoop struct {
-	requests chan chan error
-	stopped  chan struct{}
-}
-
-func newBareLoop(b *testing.B) *bareLoop {
-	b.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "bare.db")+
-		"?_pragma=journal_mode(wal)&_pragma=synchronous(2)&_pragma=mmap_size(0)")
-	require.NoError(b, err)
-	conn, err := db.Conn(b.Context())
-	require.NoError(b, err)
-	_, err = conn.ExecContext(b.Context(), "CREATE TABLE t (id INTEGER PRIMARY KEY, raw BLOB)")
-	require.NoError(b, err)
-	var stmts [3]*sql.Stmt
-	for i, query := range []string{"BEGIN IMMEDIATE", "INSERT INTO t (raw) VALUES (?)", "COMMIT"} {
-		stmts[i], err = conn.PrepareContext(b.Context(), query)
-		require.NoError(b, err)
-	}
-	l := &bareLoop{requests: make(chan chan error), stopped: make(chan struct{})}
-	raw := make([]byte, 1024)
-	go func() {
-		defer close(l.stopped)
-		defer db.Close()
-		defer conn.Close()
-		for first := range l.requests {
-			group := []chan error{first}
-			for more := true; more && len(group) < 256; {
-				select {
-				case r := <-l.requests:
-					group = append(group, r)
-				default:
-					more = false
-				}
-			}
-			_, err := stmts[0].Exec()
-			for range group {
-				if err == nil {
-					_, err = stmts[1].Exec(raw)
-				}
-			}
-			if err == nil {
-				_, err = stmts[2].Exec()
-			}
-			for _, r := range group {
-				r <- err
-			}
-		}
-	}()
-	return l
-}
-
-func (l *bareLoop) put(context.Context) error {
-	done := make(chan error, 1)
-	l.requests <- done
-	return <-done
-}
-
-func (l *bareLoop) close() {
-	close(l.requests)
-	<-l.stopped
 }
