@@ -39,7 +39,10 @@ func (e *engine) start(ctx context.Context) error {
 	}
 	e.exited = make(chan error, 1)
 	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(e.cmd, e.exited)
-	return e.awaitReady(ctx)
+	if err := e.awaitReady(ctx); err != nil {
+		return errors.Join(err, e.kill())
+	}
+	return nil
 }
 
 func (e *engine) awaitReady(ctx context.Context) error {
@@ -63,7 +66,7 @@ func (e *engine) awaitReady(ctx context.Context) error {
 
 // kill is kill -9: no handler runs, nothing is flushed.
 func (e *engine) kill() error {
-	if err := e.cmd.Process.Kill(); err != nil {
+	if err := e.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	<-e.exited //nolint:errcheck // it was killed
