@@ -9,6 +9,8 @@
 //     programs, for crypto/tls or to convert them to PEM.
 //   - [github.com/carewire/carewire/mllp] listens and dials MLLP, the transport
 //     of HL7 version 2, in plain and over TLS.
+//   - [github.com/carewire/carewire/cluster] protects the endpoints by which the
+//     nodes of a cluster talk to each other with a secret that they share.
 //
 // All of them make the same three promises, in this order: never less secure
 // than configured, never acknowledged and lost, small enough to read.

@@ -21,6 +21,7 @@ var rules = map[string]struct {
 	modules  []string // other than this one
 }{
 	"":         {},
+	"cluster":  {},
 	"tlsprops": {packages: []string{"internal/pbe"}},
 	"keystore": {
 		packages: []string{"tlsprops", "internal/pbe"}, // tlsprops for the types of its Decoder

@@ -332,7 +332,7 @@ func TestTooManyThingsAreRefused(t *testing.T) {
 }
 
 // The largest files that are read, full of what costs most.
-func TestAFullFileStaysWithin64MiB(t *testing.T) {
+func TestAFullFileStaysWithin64MiBOfMemory(t *testing.T) {
 	const size = 8<<20 - 200_000
 	var entries, bags, keys [][]byte
 	cert, key := pki(t, "root.crt"), pki(t, "ec256.key")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -200,7 +201,7 @@ func AppendAck(dst []byte, h *Header, code AckCode, text string, id []byte, now 
 		dst = append(append(dst, sep), field...)
 	}
 	dst = append(dst, sep)
-	dst = now.AppendFormat(dst, "20060102150405-0700")
+	dst = appendTime(dst, now)
 	dst = append(dst, sep, sep)
 	dst = append(dst, "ACK"...)
 	if event := h.component(h.MessageType, 1); len(event) > 0 && minor >= 3 {
@@ -247,12 +248,33 @@ func AppendAck(dst []byte, h *Header, code AckCode, text string, id []byte, now 
 	return dst
 }
 
+// stamp is a time as text. Acknowledgements follow each other more often than
+// seconds do, and formatting is a third of the work of making one.
+type stamp struct {
+	second int64
+	zone   *time.Location
+	text   []byte
+}
+
+var lastStamp atomic.Pointer[stamp]
+
+// appendTime appends now, to the second and with its zone (HL7 2.x, chapter 2A, "DTM").
+func appendTime(dst []byte, now time.Time) []byte {
+	s := lastStamp.Load()
+	if second, zone := now.Unix(), now.Location(); s == nil || s.second != second || s.zone != zone {
+		s = &stamp{second: second, zone: zone, text: now.AppendFormat(nil, "20060102150405-0700")}
+		lastStamp.Store(s)
+	}
+	return append(dst, s.text...)
+}
+
 // appendClean appends the first limit bytes of s in a form in which they are
 // nothing but text: see AppendAck.
 func appendClean[T string | []byte](dst []byte, s T, limit int, sep byte, encoding []byte) []byte {
 	for i := range min(len(s), limit) {
 		c := s[i]
 		switch {
+		case 'A' <= c && c <= 'Z', '0' <= c && c <= '9', 'a' <= c && c <= 'z': // no separators: see Header.Parse
 		case c >= 0x80:
 			c = '?'
 		case c < ' ' || c == 0x7F || c == sep || bytes.IndexByte(encoding, c) >= 0:

@@ -1,8 +1,10 @@
 package mllp_test
 
 import (
+	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -199,6 +201,50 @@ func TestAReplyOverTheLimitIsUnknown(t *testing.T) {
 			var fe *mllp.FrameError
 			require.ErrorAs(t, s.err, &fe)
 			assert.Equal(t, mllp.ReasonTooLarge, fe.Reason)
+		}
+	})
+}
+
+// FuzzReply sends any bytes in answer to message M1, whole and in pieces. The
+// result must be the same, and must not be success unless the bytes hold a frame
+// whose acknowledgement says so.
+func FuzzReply(f *testing.F) {
+	for _, tt := range oddReplies {
+		f.Add([]byte(tt.reply), uint8(7))
+	}
+	f.Fuzz(func(t *testing.T, reply []byte, piece uint8) {
+		var results [2]*mllp.Reply
+		var errs [2]error
+		for i := range results {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := dial(t, &mllp.Dialer{})
+				ch := send(t.Context(), c, adt("M1"))
+				p.receive()
+				if i == 0 {
+					p.say(string(reply))
+				} else {
+					for part := range slices.Chunk(reply, max(int(piece), len(reply)/100+1)) {
+						p.say(string(part))
+					}
+				}
+				p.CloseWrite()
+				s := <-ch
+				results[i], errs[i] = s.reply, s.err
+			})
+		}
+		require.Equal(t, errs[0] == nil, errs[1] == nil, "%v / %v", errs[0], errs[1])
+		for i, err := range errs {
+			if e, ok := errors.AsType[*mllp.SendError](err); ok && e.Outcome != mllp.Nacked {
+				require.Equal(t, mllp.Unknown, e.Outcome)
+				require.Nil(t, results[i])
+				continue
+			}
+			ack, ackErr := mllp.ParseAck(results[i].Raw)
+			require.NoError(t, ackErr)
+			require.Equal(t, results[i].Ack, ack)
+			require.Equal(t, err == nil, ack.Code.Accepted())
+			require.Equal(t, "M1", ack.ControlID)
+			require.Contains(t, string(reply), "\x0B"+string(results[i].Raw))
 		}
 	})
 }

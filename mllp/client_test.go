@@ -376,6 +376,18 @@ func TestACancelledSendReturnsAtOnceWithTheTruth(t *testing.T) {
 	})
 }
 
+func TestACancellationKeepsBothItsKindAndItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := dial(t, &mllp.Dialer{})
+		reason := errors.New("the channel was stopped")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(reason)
+		_, err := c.Send(ctx, adt("M1"))
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, reason)
+	})
+}
+
 func TestAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := dial(t, &mllp.Dialer{WriteTimeout: 2 * time.Second})

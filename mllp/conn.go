@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -17,8 +18,8 @@ const (
 	// slowestRate is how many bytes of a frame buy its sender another second.
 	slowestRate = 16 << 10
 	// bufferLinger is how long a connection between frames keeps a buffer of
-	// more than 4 KiB, so that a steady sender's frames fit at once.
-	bufferLinger = 100 * time.Millisecond
+	// more than idleBuffer, so that a steady sender's frames fit at once.
+	bufferLinger = 250 * time.Millisecond
 	// lastLook is how long a draining connection waits for bytes that may have
 	// arrived already.
 	lastLook = 10 * time.Millisecond
@@ -45,13 +46,13 @@ type conn struct {
 	busy     atomic.Bool // bytes of a message are in hand
 
 	// owned by Serve
-	net     net.Conn        // raw, or TLS on it
-	done    <-chan struct{} // of the context
-	rd      Reader
-	req     Request
-	buf     *buffer // under rd.buf; nil before the first read
-	out     []byte  // of the last acknowledgement, to be used again
-	lastLen int     // of the last frame
+	net    net.Conn        // raw, or TLS on it
+	done   <-chan struct{} // of the context
+	rd     Reader
+	req    Request
+	buf    *buffer // under rd.buf; nil before the first read
+	out    []byte  // of the last acknowledgement, to be used again
+	likely int     // length of the next frame, from those before
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte
@@ -59,11 +60,12 @@ type conn struct {
 	looked   bool      // lastLook has begun
 	gentle   bool      // to be closed so that what was sent arrives
 
+	writeBy    time.Time // the write deadline that is set
 	armed      time.Time // the read deadline that is set; zero: none
 	frameAt    int64     // offset of the frame that began at frameBegan; -1: none
 	frameBegan time.Time
 	fsAt       time.Time // when the last byte was an FS; zero: it is not
-	idleSince  time.Time // zero: not idle, or of no interest
+	idleSince  time.Time // of the last answer, or when Read found itself idle; zero: not idle
 
 	unread struct { // the last acknowledgement, while nothing shows that it arrived
 		code AckCode
@@ -78,7 +80,7 @@ func newConn(cfg *config, raw net.Conn) *conn {
 // Drain is part of netserver.Conn.
 func (c *conn) Drain() {
 	c.draining.Store(true)
-	c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes Read, which looks at draining
+	_ = c.raw.SetReadDeadline(time.Unix(1, 0)) // wakes Read, which looks at draining; if not, the drain's end does
 }
 
 // Busy is part of netserver.Conn.
@@ -97,9 +99,9 @@ func (c *conn) Serve(ctx context.Context) {
 	c.began = time.Now()
 	c.done = ctx.Done()
 	if tc, ok := c.raw.(*net.TCPConn); ok {
-		tc.SetKeepAliveConfig(keepAlive) // nothing is lost without it
+		_ = tc.SetKeepAliveConfig(keepAlive) // if it fails, the connection has just ended
 	}
-	c.rd = Reader{src: c, mem: c, limit: c.cfg.maxMessage, junkLimit: c.cfg.maxJunk}
+	c.rd = Reader{src: c, mem: c, limit: min(c.cfg.maxMessage, math.MaxInt-lookahead), junkLimit: c.cfg.maxJunk, findMSH: true}
 	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
 	if c.cfg.tls != nil {
 		if err = c.handshake(ctx); err != nil {
@@ -115,10 +117,10 @@ func (c *conn) Serve(ctx context.Context) {
 			c.open(ctx)
 		}
 		c.idleSince = time.Time{}
-		c.skipped(ctx)
 		if err == nil {
-			c.lastLen = len(text)
-			c.busy.Store(true)
+			c.skipped(ctx)
+			c.likely = max(len(text), c.likely-c.likely/8)
+			c.setBusy(true)
 			err = c.message(ctx, text)
 		} else {
 			err = c.badFrame(ctx, text, err)
@@ -181,26 +183,28 @@ func (c *conn) close(ctx context.Context, err error) {
 		c.endGently()
 	}
 	c.net.Close()
-	c.release()
+	c.release(true)
 	switch {
 	case c.told:
 		c.cfg.tell(ctx, e)
 	case !c.received && c.cfg.tls == nil && e.Reason != ReasonShutdown && e.Reason != ReasonIdleTimeout:
 		c.cfg.tell(ctx, Event{Kind: EventProbe, RemoteAddr: c.req.RemoteAddr})
 	}
-	c.busy.Store(false)
+	c.setBusy(false)
 }
 
 // endGently ends the stream to the client and waits for it to do the same, while
 // discarding what it sends.
 func (c *conn) endGently() {
-	c.raw.SetDeadline(time.Now().Add(closeLinger))
+	if c.raw.SetDeadline(time.Now().Add(closeLinger)) != nil {
+		return
+	}
 	for _, conn := range [...]net.Conn{c.net, c.raw} { // with TLS, first a close_notify
 		if w, ok := conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() != nil {
 			return
 		}
 	}
-	io.CopyN(io.Discard, c.raw, c.cfg.maxMessage) // how it ends is of no interest
+	_, _ = io.CopyN(io.Discard, c.raw, c.cfg.maxMessage) // how it ends is of no interest
 }
 
 // panicked tells of a panic, without its text, which may quote a message.

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"strings"
+
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // Outcome says what is known of a message after Send. The zero value is the one
@@ -171,6 +173,9 @@ func handshakeError(err error) *SendError {
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
 		errors.As(err, &network)
 	err = peerError(fmt.Errorf("mllp: TLS handshake: %w", err))
+	if hint := tlsprops.Hint(err); hint != "" {
+		err = fmt.Errorf("%w (%s)", err, hint)
+	}
 	if lost && !certificateAlerts[alert] && !settingsAlerts[alert] {
 		return notSent(err)
 	}

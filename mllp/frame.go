@@ -21,10 +21,15 @@ const (
 const (
 	defaultMaxMessage = 16 << 20
 	defaultMaxJunk    = 4 << 10
-	idleBuffer        = 4 << 10
+	// idleBuffer is the size of a buffer that waits for a frame: most messages fit,
+	// and it is what thousands of idle connections cost most of.
+	idleBuffer = 2 << 10
 	// lookahead is how many bytes after the longest message the buffer must hold
 	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|".
 	lookahead = 16
+	// scanBlock is how much is searched for one byte before it is searched for the
+	// next, so that it stays in the processor's first cache.
+	scanBlock = 16 << 10
 )
 
 // errGoIdle is what a source answers in place of waiting longer with a large
@@ -37,9 +42,9 @@ var errFSOnly = errors.New("mllp: no CR after FS")
 
 // memory is where a Reader gets its buffers from.
 type memory interface {
-	// resize returns a buffer of at least n bytes that begins with data, which
-	// is part of old, and takes old back.
-	resize(old, data []byte, n int) ([]byte, error)
+	// resize returns a buffer of at least n bytes that begins with data, and takes
+	// back the one before, of which data is a part. After an error that stays.
+	resize(data []byte, n int) ([]byte, error)
 }
 
 // A Reader reads the frames of a stream. It tolerates what real senders do: up
@@ -52,6 +57,7 @@ type Reader struct {
 	mem       memory // nil: the heap
 	limit     int64
 	junkLimit int64
+	findMSH   bool // set frame.second
 
 	// buf[r:w] is received and not consumed. In a frame, buf[r] is its VT.
 	buf  []byte
@@ -60,6 +66,7 @@ type Reader struct {
 
 	in     bool // a frame has begun
 	fs, vt int  // buf[r:r+fs] holds no FS that ends the frame, buf[r:r+vt] no VT that begins one
+	msh    int  // buf[r:r+msh] has been searched for a second MSH
 	last   int  // bytes to consume at the next call
 
 	head  [16]byte // first bytes of the stream while no frame has begun
@@ -76,6 +83,7 @@ type frame struct {
 	blank     bool  // they are white space and NUL alone
 	missingCR bool
 	stray     bool // VT or FS in the text
+	second    bool // another segment begins as the first does: MSH and the same separators
 }
 
 // NewReader returns a Reader of the frames of r with texts of at most limit
@@ -130,9 +138,12 @@ func (r *Reader) scan() ([]byte, error) {
 	}
 	data := r.buf[r.r:r.w]
 	for {
-		end, found := len(data), false
-		if i := bytes.IndexByte(data[r.fs:], fs); i >= 0 {
+		end, found := min(len(data), r.fs+scanBlock), false
+		if i := bytes.IndexByte(data[r.fs:end], fs); i >= 0 {
 			end, found = r.fs+i, true
+		}
+		if r.findMSH {
+			r.secondMSH(data[:end])
 		}
 		for r.vt < end {
 			i := bytes.IndexByte(data[r.vt:end], vt)
@@ -144,8 +155,7 @@ func (r *Reader) scan() ([]byte, error) {
 			switch beginsMessage(data[r.vt+1:]) {
 			case yes:
 				return r.cutOff(r.vt)
-			case unknown: // no FS can follow, so the data ends here
-				r.fs = end
+			case unknown: // so the data ends here
 				return r.more(r.vt)
 			case no:
 				r.frame.stray = true
@@ -153,6 +163,9 @@ func (r *Reader) scan() ([]byte, error) {
 			}
 		}
 		r.fs = end
+		if !found && end < len(data) {
+			continue
+		}
 		if !found || end+1 == len(data) {
 			return r.more(end)
 		}
@@ -172,6 +185,29 @@ func (r *Reader) scan() ([]byte, error) {
 		r.frame.stray = true
 		r.fs++
 	}
+}
+
+// secondMSH looks on for a segment in data that begins as the first one does, up
+// to the second encoding character, mostly ~. That is rare in most messages, so
+// the search for it runs at the speed of memory.
+func (r *Reader) secondMSH(data []byte) {
+	first := bytes.TrimPrefix(data[1:], utf8BOM)
+	const known = len("MSH|^~")
+	if len(first) < known {
+		return
+	}
+	first = first[:known]
+	for r.msh < len(data) {
+		i := bytes.IndexByte(data[r.msh:], first[known-1])
+		if i < 0 {
+			break
+		}
+		r.msh += i + 1
+		if begin := r.msh - known; begin > 1 && (data[begin-1] == '\r' || data[begin-1] == '\n') && bytes.Equal(data[begin:r.msh], first) {
+			r.frame.second = true
+		}
+	}
+	r.msh = len(data)
 }
 
 // seek skips to the next VT.
@@ -198,7 +234,7 @@ func (r *Reader) seek() (bool, error) {
 		r.off += int64(n)
 	}
 	if found {
-		r.in, r.fs, r.vt, r.heads = true, 1, 1, -1
+		r.in, r.fs, r.vt, r.msh, r.heads = true, 1, 1, 1, -1
 		r.frame.offset = r.off
 	}
 	return found, nil
@@ -252,8 +288,7 @@ func (r *Reader) fail(e *FrameError) error {
 
 // end says what the end of the stream means where the scan stands.
 func (r *Reader) end() ([]byte, error) {
-	var fe *FrameError
-	if errors.As(r.err, &fe) {
+	if _, ok := errors.AsType[*FrameError](r.err); ok {
 		return nil, r.err
 	}
 	if !r.in {
@@ -319,12 +354,13 @@ func (r *Reader) fill() {
 // many as the longest allowed frame takes.
 func (r *Reader) grow(data []byte, n int) (err error) {
 	n = int(min(int64(n), r.limit+lookahead))
-	if r.mem != nil {
-		r.buf, err = r.mem.resize(r.buf, data, n)
+	var buf []byte
+	if r.mem == nil {
+		buf = make([]byte, n)
+		copy(buf, data)
+	} else if buf, err = r.mem.resize(data, n); err != nil {
 		return err
 	}
-	buf := make([]byte, n)
-	copy(buf, data)
 	r.buf = buf
 	return nil
 }

@@ -33,17 +33,20 @@ func (c *countingConn) Read(p []byte) (int, error) {
 func (c *conn) handshake(ctx context.Context) error {
 	raw := &countingConn{Conn: c.raw}
 	secure := tls.Server(raw, c.cfg.tls)
-	if t := c.cfg.handshakeTimeout; t > 0 {
-		c.raw.SetDeadline(time.Now().Add(t))
-	}
 	var err error
-	if c.draining.Load() {
+	if t := c.cfg.handshakeTimeout; t > 0 {
+		err = c.raw.SetDeadline(time.Now().Add(t))
+	}
+	if err == nil && c.draining.Load() {
 		err = errDrained // whose waking of the reader has been undone
-	} else {
+	}
+	if err == nil {
 		err = secure.HandshakeContext(ctx)
 	}
 	if err == nil {
-		c.raw.SetDeadline(time.Time{})
+		err = c.raw.SetDeadline(time.Time{})
+	}
+	if err == nil {
 		state := secure.ConnectionState()
 		c.net, c.req.TLS = secure, &state
 		return nil

@@ -81,25 +81,28 @@ func (h *Header) Parse(msg []byte) error {
 	if !isSeparator(sep) || sep == '+' || sep == '-' || sep == '.' {
 		return errHeaderSeparators // times and versions are written with +, - and .
 	}
-	end := segmentEnd(msg[:min(len(msg), maxHeaderBytes+1)])
+
+	// One pass, byte by byte: the fields are too short for anything cleverer.
+	parsed := Header{FieldSeparator: sep, IsBatch: batch}
+	n, begin, end := 2, 4, 4
+	for limit := min(len(msg), maxHeaderBytes+1); end < limit; end++ {
+		c := msg[end]
+		if c == '\r' || c == '\n' {
+			break
+		}
+		switch c {
+		case sep:
+			parsed.set(n, msg[begin:end])
+			n, begin = n+1, end+1
+		case vt, fs:
+			return errHeaderFraming
+		}
+	}
 	if end > maxHeaderBytes {
 		return errHeaderLength
 	}
-	segment := msg[:end]
-	if bytes.IndexByte(segment, vt) >= 0 || bytes.IndexByte(segment, fs) >= 0 {
-		return errHeaderFraming
-	}
-
-	parsed := Header{FieldSeparator: sep, IsBatch: batch}
-	rest := segment[4:]
-	for n := 2; n <= 18 && len(rest) > 0; n++ {
-		field := rest
-		if i := bytes.IndexByte(rest, sep); i >= 0 {
-			field, rest = rest[:i], rest[i+1:]
-		} else {
-			rest = nil
-		}
-		parsed.set(n, field)
+	if begin < end {
+		parsed.set(n, msg[begin:end])
 	}
 	if n := len(parsed.EncodingChars); n == 0 || n > 5 {
 		return errHeaderSeparators
@@ -180,19 +183,21 @@ func (h *Header) minorVersion() int {
 // nth returns the part of s with index n between separators, nil if there are
 // not so many.
 func nth(s []byte, sep byte, n int) []byte {
-	for {
-		i := bytes.IndexByte(s, sep)
-		switch {
-		case n == 0 && i < 0:
-			return s
-		case n == 0:
-			return s[:i]
-		case i < 0:
-			return nil
+	begin := 0
+	for i, c := range s {
+		if c != sep {
+			continue
 		}
-		s = s[i+1:]
+		if n == 0 {
+			return s[begin:i]
+		}
+		begin = i + 1
 		n--
 	}
+	if n > 0 {
+		return nil
+	}
+	return s[begin:]
 }
 
 // segmentEnd returns the length of the first segment of s without what ends it.

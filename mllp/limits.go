@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,34 +27,43 @@ func leastBudget(n int64) int64 {
 }
 
 // A budget of bytes that all connections share.
+//
+// If all of them had part of a long frame, and waited for the rest of their
+// memory, none would get it. So enough for one whole frame is held back, and when
+// the rest is used up, one connection at a time, the one that has waited longest,
+// may draw on that until it needs no memory any more.
 type budget struct {
 	waiting atomic.Int32 // how many wait
 
-	mu    sync.Mutex
-	left  int64     // guarded by mu
-	queue []*waiter // guarded by mu; in order of arrival
+	mu sync.Mutex
+	// guarded by mu
+	left   int64     // of what is not held back; less than zero while there is a holder
+	holder *conn     // who may overdraw; nil: nobody
+	queue  []*waiter // in order of arrival
 }
 
 type waiter struct {
+	who   *conn
 	n     int64
 	ready chan struct{} // closed when the n bytes are the waiter's
 }
 
+// newBudget returns a budget of n bytes, of which one message may take up to most.
+func newBudget(n, most int64) *budget { return &budget{left: n - most} }
+
 // take takes n bytes, if necessary after waiting for others to give some back
 // until deadline or the end of done. It reports whether it got them.
-func (b *budget) take(n int64, deadline time.Time, done <-chan struct{}) bool {
-	if n == 0 {
-		return true
-	}
+func (b *budget) take(who *conn, n int64, deadline time.Time, done <-chan struct{}) bool {
 	b.mu.Lock()
-	if len(b.queue) == 0 && n <= b.left {
+	if who == b.holder || len(b.queue) == 0 && n <= b.left {
 		b.left -= n
 		b.mu.Unlock()
 		return true
 	}
-	w := &waiter{n: n, ready: make(chan struct{})}
+	w := &waiter{who: who, n: n, ready: make(chan struct{})}
 	b.queue = append(b.queue, w)
 	b.waiting.Add(1)
+	b.serveLocked()
 	b.mu.Unlock()
 	defer b.waiting.Add(-1)
 
@@ -67,30 +77,35 @@ func (b *budget) take(n int64, deadline time.Time, done <-chan struct{}) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, other := range b.queue {
-		if other == w {
-			b.queue = append(b.queue[:i], b.queue[i+1:]...)
-			b.serveLocked() // one behind it may want less
-			return false
-		}
+	i := slices.Index(b.queue, w)
+	if i < 0 {
+		return true // it came at the same moment
 	}
-	return true // it came at the same moment
+	b.queue = slices.Delete(b.queue, i, i+1)
+	b.serveLocked() // one behind it may want less
+	return false
 }
 
-// give gives n bytes back.
-func (b *budget) give(n int64) {
-	if n == 0 {
-		return
-	}
+// give gives n bytes back; last says that who has no more of them.
+func (b *budget) give(who *conn, n int64, last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.left += n
+	if last && who == b.holder {
+		b.holder = nil
+	}
 	b.serveLocked()
 }
 
 func (b *budget) serveLocked() {
-	for len(b.queue) > 0 && b.queue[0].n <= b.left {
+	for len(b.queue) > 0 {
 		w := b.queue[0]
+		if w.n > b.left {
+			if b.holder != nil {
+				return
+			}
+			b.holder = w.who
+		}
 		b.queue = b.queue[1:]
 		b.left -= w.n
 		close(w.ready)

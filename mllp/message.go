@@ -63,21 +63,11 @@ func (c *conn) check(text []byte) (no refusal) {
 		if len(h.ControlID) == 0 {
 			refuse(NoControlID, cfg.noControlID, ReasonNoControlID, "MSH-10 is empty")
 		}
-		if hasSecondMSH(text, h.FieldSeparator) {
+		if c.rd.frame.second {
 			refuse(MultipleMSH, cfg.multipleMSH, ReasonMultipleMSH, "more than one message in a frame")
 		}
 	}
 	return no
-}
-
-// hasSecondMSH reports whether a segment other than the first is an MSH.
-func hasSecondMSH(text []byte, sep byte) bool {
-	for _, end := range [...]byte{'\r', '\n'} {
-		if bytes.Contains(text, []byte{end, 'M', 'S', 'H', sep}) {
-			return true
-		}
-	}
-	return false
 }
 
 // message deals with a whole frame. It returns nil if the connection can go on.
@@ -229,32 +219,40 @@ func (c *conn) send(ctx context.Context, reply []byte) (AckCode, error) {
 	if err != nil {
 		ack.code = ""
 	}
-	return ack.code, c.write(ctx, frame, ack.code)
+	return ack.code, c.write(ctx, frame, ack.code, time.Now())
 }
 
 // answer sends an acknowledgement.
 func (c *conn) answer(ctx context.Context, code AckCode, text string) error {
 	var id [20]byte
 	out := append(c.out[:0], vt)
-	out = AppendAck(out, &c.req.Header, code, text, c.cfg.server.appendID(id[:0]), time.Now())
+	now := time.Now()
+	out = AppendAck(out, &c.req.Header, code, text, c.cfg.server.appendID(id[:0]), now)
 	frame, err := endFrame(out, 0)
 	if err != nil {
 		return &closeError{reason: ReasonWriteFailed, err: err} // not with the fields that Header.Parse lets through
 	}
-	return c.write(ctx, frame, code)
+	return c.write(ctx, frame, code, now)
 }
 
 // write writes a frame with one Write.
-func (c *conn) write(ctx context.Context, frame []byte, code AckCode) error {
+func (c *conn) write(ctx context.Context, frame []byte, code AckCode, now time.Time) error {
 	if cap(frame) <= idleBuffer {
 		c.out = frame
 	}
-	if c.cfg.writeTimeout > 0 {
-		c.net.SetWriteDeadline(time.Now().Add(c.cfg.writeTimeout))
-	}
+	c.idleSince = now
 	c.unread.code = code
 	c.unread.id = append(c.unread.id[:0], c.req.Header.ControlID...)
-	if _, err := c.net.Write(frame); err != nil {
+	var err error
+	if t := c.cfg.writeTimeout; t > 0 && c.writeBy.Sub(now) < t {
+		// Good for all writes of the next second: see Read.
+		c.writeBy = now.Add(t + time.Second)
+		err = c.net.SetWriteDeadline(c.writeBy)
+	}
+	if err == nil {
+		_, err = c.net.Write(frame)
+	}
+	if err != nil {
 		c.undeliverable(ctx, err)
 		reason := ReasonWriteFailed
 		if isTimeout(err) {
@@ -289,6 +287,9 @@ func (c *conn) event(kind EventKind) Event {
 // can go on.
 func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 	fe, ok := errors.AsType[*FrameError](err)
+	if !ok || fe.Reason != ReasonPreambleTooLong && fe.Reason != ReasonWrongProtocol {
+		c.skipped(ctx)
+	}
 	if !ok || fe.Reason == ReasonReadFailed || ctx.Err() != nil {
 		return err // the end, between two frames or by force
 	}

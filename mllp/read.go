@@ -6,6 +6,11 @@ import (
 	"time"
 )
 
+// readChunk is how much is read at once: what comes in one piece is then searched
+// while it is in the processor's first cache, which for frames of 1 MiB is worth a
+// tenth.
+const readChunk = 48 << 10
+
 // Read is the source of the connection's Reader. It waits for bytes for as long
 // as the state of that allows.
 //
@@ -19,15 +24,17 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		if !want.IsZero() && (c.armed.IsZero() || want.Before(c.armed)) {
 			c.armed = want
-			c.net.SetReadDeadline(want)
+			if err := c.net.SetReadDeadline(want); err != nil {
+				return 0, err
+			}
 			if c.draining.Load() && !c.looked && !c.rd.in {
 				continue // Drain may have come before, and its waking been undone
 			}
 		}
-		n, err := c.net.Read(p)
+		n, err := c.net.Read(p[:min(len(p), readChunk)])
 		if n > 0 {
 			c.received = true
-			c.busy.Store(true)
+			c.setBusy(true)
 			c.unread.code = ""
 			return n, err
 		}
@@ -35,7 +42,16 @@ func (c *conn) Read(p []byte) (int, error) {
 			return n, err
 		}
 		c.armed = time.Time{}
-		c.net.SetReadDeadline(c.armed)
+		if err := c.net.SetReadDeadline(c.armed); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// setBusy sets busy, unless it is set already: looking costs less.
+func (c *conn) setBusy(b bool) {
+	if c.busy.Load() != b {
+		c.busy.Store(b)
 	}
 }
 
@@ -86,18 +102,23 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 		c.looked = true
 		return time.Now().Add(lastLook), nil
 	}
-	c.busy.Store(false)
+	c.setBusy(false)
 	large := len(c.rd.buf) > idleBuffer
 	if !large && c.cfg.idleTimeout <= 0 {
 		return want, nil
 	}
-	now := time.Now()
+	// Right after an answer, idleSince is what the clock says, or nearly.
+	now := c.idleSince
+	if now.IsZero() || c.armed.IsZero() {
+		now = time.Now()
+	}
 	if c.idleSince.IsZero() {
 		c.idleSince = now
 	}
 	if large {
 		want = c.idleSince.Add(bufferLinger)
-		needed := len(c.rd.buf) > freeBuffer && (c.cfg.budget.waiting.Load() > 0 || c.lastLen < len(c.rd.buf)/4)
+		// One from the budget is kept only if it fits, and nobody waits for one.
+		needed := len(c.rd.buf) > freeBuffer && (c.cfg.budget.waiting.Load() > 0 || c.likely < len(c.rd.buf)/8*5)
 		if needed || !now.Before(want) {
 			return want, errGoIdle
 		}
@@ -121,38 +142,41 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // resize is the memory of the connection's Reader. Buffers come from pools, in
-// the size of the last frame if that is likely to be of use, and the large ones
+// the size that the last frames had, and the large ones
 // from the budget.
-func (c *conn) resize(_, data []byte, n int) ([]byte, error) {
-	longest := int(min(c.cfg.maxMessage+lookahead, int64(1)<<40))
+func (c *conn) resize(data []byte, n int) ([]byte, error) {
+	longest := int(c.rd.limit) + lookahead
 	if n > idleBuffer {
-		n = min(max(n, c.lastLen+3), longest)
+		n = min(max(n, c.likely+3), longest)
 	}
 	_, size := class(n)
 	if charge := budgeted(size); charge > 0 {
 		now := time.Now()
 		until := c.frameDeadline(now)
-		if until.IsZero() { // even then: of two that wait for each other, one must give in
+		if until.IsZero() { // even then, one that stands in the way of others must end
 			until = now.Add(defaultFrameTimeout)
 		}
-		if !c.cfg.budget.take(charge, until, c.done) {
+		if !c.cfg.budget.take(c, charge, until, c.done) {
 			return nil, &FrameError{Reason: ReasonBuffersExhausted, Offset: c.rd.off, Length: int64(len(data))}
 		}
 	}
 	fresh := getBuffer(n)
 	copy(fresh.bytes, data)
-	c.release()
+	c.release(budgeted(size) == 0)
 	c.buf = fresh
 	return fresh.bytes[:min(len(fresh.bytes), longest)], nil
 }
 
-// release gives the buffer back.
-func (c *conn) release() {
+// release gives the buffer back; last says that no other one that counts has
+// taken its place.
+func (c *conn) release(last bool) {
 	if c.buf == nil {
 		return
 	}
 	charge := budgeted(len(c.buf.bytes))
 	putBuffer(c.buf)
 	c.buf = nil
-	c.cfg.budget.give(charge)
+	if charge > 0 {
+		c.cfg.budget.give(c, charge, last)
+	}
 }

@@ -61,7 +61,7 @@ func (f HandlerFunc) ServeMLLP(ctx context.Context, r *Request) ([]byte, error) 
 var ErrNoReply = errors.New("mllp: no reply")
 
 // A Nak is returned by a Handler that refuses a message.
-type Nak struct {
+type Nak struct { //nolint:errname // HL7's own word for it
 	Code AckCode // AE, AR, CE or CR; anything else is sent as AE
 	// Text becomes MSA-3, cut to 80 bytes. It must not quote the message: the
 	// sender's system will log it.
@@ -150,8 +150,8 @@ type Server struct {
 	// no limit: HL7 connections stay for months. Peers that have vanished are
 	// found by TCP keep-alive within two minutes.
 	IdleTimeout time.Duration
-	// WriteTimeout limits the writing of one reply. If zero, 10 s; negative
-	// means no limit.
+	// WriteTimeout limits the writing of one reply; it may take up to a second
+	// more. If zero, 10 s; negative means no limit.
 	WriteTimeout time.Duration
 	// HandlerTimeout limits the handler. After it the handler's context ends, AE
 	// is sent, and what the handler returns later is discarded; the next message
@@ -266,7 +266,7 @@ func (s *Server) ListenAndServe(ctx context.Context) error {
 // Serve returns when nothing that it started still runs. The error is never nil;
 // see ErrServerClosed. A Server that has ended cannot be used again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	cfg, err := s.config()
+	cfg, err := s.config() //nolint:contextcheck // reading files has no use for one
 	if err != nil {
 		ln.Close()
 		return err
@@ -371,7 +371,8 @@ func (s *Server) config() (*config, error) {
 	maxMessage := orDefault(s.MaxMessageBytes, defaultMaxMessage)
 	s.once.Do(func() {
 		rand.Read(s.idKey[:])
-		s.budget = &budget{left: orDefault(s.MaxBufferedBytes, max(256<<20, leastBudget(maxMessage)))}
+		most := leastBudget(maxMessage)
+		s.budget = newBudget(orDefault(s.MaxBufferedBytes, max(256<<20, most)), most)
 	})
 	c := &config{
 		server:           s,

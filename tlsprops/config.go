@@ -98,7 +98,7 @@ func (s *Source) clientCertificate(g *generation, r *tls.CertificateRequestInfo)
 		return g.set.cert
 	}
 	send := s.props.AlwaysSendClientCert
-	s.emit(Event{
+	s.emit(r.Context(), Event{
 		Kind: ClientCertUnacceptable, Generation: g.number, Certificate: g.set.certs[0].status(),
 		AcceptableCAs: len(r.AcceptableCAs), Sent: send,
 	})

@@ -39,6 +39,10 @@
 // without it. No error, event or log line holds a passphrase or the content of a
 // file.
 //
+// Of the four suites that IHE ATNA lists (ITI TF-2 section 3.19.6.2.3) the two
+// with ECDHE are there, which any peer that follows it has; crypto/tls has no
+// suite with DHE.
+//
 // In FIPS 140-3 mode (GODEBUG=fips140=on) crypto/tls leaves out what is not
 // approved; what of the settings that concerns is among the warnings in [Status].
 //

@@ -35,8 +35,8 @@ func traditional(t testing.TB, pair *testpki.Pair, passphrase string) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(pair.Key)
 	require.NoError(t, err)
-	//nolint:staticcheck // deprecated because weak, which is why it is about
-	block, err := x509.EncryptPEMBlock(new(zeroReader), "PRIVATE KEY", der, []byte(passphrase), x509.PEMCipherAES256)
+	//lint:ignore SA1019 it is deprecated because it is weak, as are the files that it stands for
+	block, err := x509.EncryptPEMBlock(new(zeroReader), "PRIVATE KEY", der, []byte(passphrase), x509.PEMCipherAES256) //nolint:staticcheck // as above
 	require.NoError(t, err)
 	return pem.EncodeToMemory(block)
 }

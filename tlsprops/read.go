@@ -352,8 +352,7 @@ func (e *fileError) Unwrap() error { return e.err }
 // explainFile says what to do about an error of the file system, without the
 // path, which the FieldError has.
 func explainFile(err error) error {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
 	}
 	switch {

@@ -120,7 +120,7 @@ func Load(p TlsProperties) (*Source, error) {
 	s.postpone()
 	s.warn(slices.Concat(p.commonWarnings(), s.fileNote, r.set.warningsAt(time.Now(), nil)))
 	for _, e := range append(events, s.expiring()...) {
-		s.emit(e)
+		s.emit(context.Background(), e)
 	}
 	return s, nil
 }
@@ -163,7 +163,7 @@ func (s *Source) Reload() error {
 	events, err := s.look(context.Background())
 	<-s.looking
 	for _, e := range events {
-		s.emit(e)
+		s.emit(context.Background(), e)
 	}
 	return err
 }
@@ -196,7 +196,7 @@ func (s *Source) Refresh(ctx context.Context) error {
 	}
 	<-s.looking
 	for _, e := range events {
-		s.emit(e)
+		s.emit(ctx, e)
 	}
 	return ctx.Err()
 }
@@ -225,7 +225,7 @@ func (s *Source) Watch(ctx context.Context) {
 		events := s.expiring()
 		<-s.looking
 		for _, e := range events {
-			s.emit(e)
+			s.emit(ctx, e)
 		}
 	}
 }
@@ -369,7 +369,7 @@ func (s *Source) keep(err error) []Event {
 }
 
 // expiring returns the events of certificates about to expire. Called with
-// lookMu held.
+// by who is looking.
 func (s *Source) expiring() []Event {
 	g := s.current.Load()
 	events := s.expiry.passed(g.set.certs, time.Now())
@@ -389,37 +389,4 @@ func (s *Source) use(role Role) error {
 		s.warn(s.props.roleWarnings(role))
 	}
 	return nil
-}
-
-// Status tells what is served and how the last look went. It does not wait for
-// a look that is going on.
-func (s *Source) Status() Status {
-	g := s.current.Load()
-	now := time.Now()
-	st := Status{Generation: g.number, Loaded: g.loaded}
-	for _, c := range g.set.certs {
-		st.Certificates = append(st.Certificates, c.status())
-	}
-	if g.set.crls != nil {
-		st.CRLs = g.set.crls.status()
-	}
-	st.Warnings = s.props.commonWarnings()
-	var roles []Role
-	for _, role := range []Role{Listener, Client} {
-		if s.used[role].Load() {
-			roles = append(roles, role)
-			st.Warnings = append(st.Warnings, s.props.roleWarnings(role)...)
-		}
-	}
-	st.Warnings = append(st.Warnings, g.set.warningsAt(now, roles)...)
-	st.Insecure = s.used[Client].Load() && !s.props.rejects()
-
-	s.stateMu.Lock()
-	defer s.stateMu.Unlock()
-	st.Err, st.Failures = s.err, s.failures
-	if st.Err == nil {
-		st.Err = g.set.outOfDate(now)
-	}
-	st.Warnings = append(st.Warnings, s.fileNote...)
-	return st
 }

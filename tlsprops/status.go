@@ -66,6 +66,39 @@ type CRL struct {
 	Revoked    int // the number of certificates in it
 }
 
+// Status tells what is served and how the last look went. It does not wait for
+// a look that is going on.
+func (s *Source) Status() Status {
+	g := s.current.Load()
+	now := time.Now()
+	st := Status{Generation: g.number, Loaded: g.loaded}
+	for _, c := range g.set.certs {
+		st.Certificates = append(st.Certificates, c.status())
+	}
+	if g.set.crls != nil {
+		st.CRLs = g.set.crls.status()
+	}
+	st.Warnings = s.props.commonWarnings()
+	var roles []Role
+	for _, role := range []Role{Listener, Client} {
+		if s.used[role].Load() {
+			roles = append(roles, role)
+			st.Warnings = append(st.Warnings, s.props.roleWarnings(role)...)
+		}
+	}
+	st.Warnings = append(st.Warnings, g.set.warningsAt(now, roles)...)
+	st.Insecure = s.used[Client].Load() && !s.props.rejects()
+
+	s.stateMu.Lock()
+	defer s.stateMu.Unlock()
+	st.Err, st.Failures = s.err, s.failures
+	if st.Err == nil {
+		st.Err = g.set.outOfDate(now)
+	}
+	st.Warnings = append(st.Warnings, s.fileNote...)
+	return st
+}
+
 // EventKind is what happened to a Source.
 type EventKind int
 
@@ -116,17 +149,16 @@ type Event struct {
 }
 
 // emit tells the logger and the observer of e.
-func (s *Source) emit(e Event) {
+func (s *Source) emit(ctx context.Context, e Event) {
 	if s.props.Logger != nil {
-		s.log(e)
+		s.log(ctx, e)
 	}
 	if s.props.Observe != nil {
 		s.props.Observe(e)
 	}
 }
 
-func (s *Source) log(e Event) {
-	ctx := context.Background()
+func (s *Source) log(ctx context.Context, e Event) {
 	generation := slog.Uint64("generation", e.Generation)
 	cert := slog.Group("certificate", slog.String("use", string(e.Certificate.Use)), slog.String("path", e.Certificate.Path),
 		slog.String("subject", e.Certificate.Subject), slog.Time("notAfter", e.Certificate.NotAfter))
@@ -137,11 +169,7 @@ func (s *Source) log(e Event) {
 		s.props.Logger.LogAttrs(ctx, slog.LevelError, "TLS files changed and cannot be used; the set before is kept",
 			generation, slog.String("error", e.Err.Error()))
 	case Expiring:
-		msg := "certificate expires soon"
-		if e.Left <= 0 {
-			msg = "certificate has expired"
-		}
-		s.props.Logger.LogAttrs(ctx, slog.LevelWarn, msg, cert, slog.Duration("left", e.Left), slog.String("hint", e.Hint))
+		s.props.Logger.LogAttrs(ctx, slog.LevelWarn, "certificate expires", cert, slog.Duration("left", e.Left), slog.String("hint", e.Hint))
 	case ClientCertUnacceptable:
 		s.props.Logger.LogAttrs(ctx, slog.LevelWarn, "the server names the CAs it accepts, and none of them issued our certificate",
 			cert, slog.Int("acceptableCAs", e.AcceptableCAs), slog.Bool("sent", e.Sent))

@@ -103,7 +103,7 @@ type storm struct {
 	config  *tls.Config
 	done    atomic.Bool // everything ends
 	stopped atomic.Bool // the writer has
-	stalled sync.Map // names of issues during whose writing the machine stood still
+	stalled sync.Map    // names of issues during whose writing the machine stood still
 
 	handshakes, failed atomic.Int64
 	mixed              sync.Map // each mix that was served
@@ -191,7 +191,25 @@ func (s *storm) mixedSets() []mix {
 	return all
 }
 
+// naiveOnce reads the files one by one, as a program without tlsprops does, and
+// tells whether they did not belong together. It is the control: the storm must
+// be one in which that happens.
+func naiveOnce(dir string) bool {
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	if err != nil {
+		return true
+	}
+	roots := x509.NewCertPool()
+	data, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil || !roots.AppendCertsFromPEM(data) {
+		return true
+	}
+	_, err = cert.Leaf.Verify(x509.VerifyOptions{Roots: roots})
+	return err != nil
+}
+
 func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
+	var naive atomic.Int64
 	for name, writer := range writers {
 		t.Run(name, func(t *testing.T) {
 			issues := stormIssues(t, 64)
@@ -224,6 +242,12 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 				})
 			}
 			loop(func() { s.handshakeOnce(t) })
+			loop(func() {
+				if naiveOnce(dir) {
+					naive.Add(1)
+				}
+				time.Sleep(time.Millisecond)
+			})
 			loop(func() { s.clientOnce(t); time.Sleep(100 * time.Microsecond) })
 			loop(func() {
 				if s.stopped.Load() {
@@ -234,9 +258,19 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 				s.seen.Store(s.server.Status().Generation, true)
 			})
 
+			generations := func() (n int) {
+				s.seen.Range(func(any, any) bool { n++; return true })
+				return n
+			}
+			want := 0 // generations to be seen
+			if strings.Contains(name, "..data") {
+				want = 100
+			}
 			written := 0
 			var last issue
-			for start := time.Now(); time.Since(start) < 2500*time.Millisecond; written++ {
+			// Two seconds, or longer on a machine that is busy with other things.
+			for start := time.Now(); time.Since(start) < 2*time.Second ||
+				generations() < want && time.Since(start) < patience; written++ {
 				last = issues[written%len(issues)]
 				began := time.Now()
 				write(last.numbered(written))
@@ -256,17 +290,16 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 			s.done.Store(true)
 			wg.Wait()
 
-			generations := 0
-			s.seen.Range(func(any, any) bool { generations++; return true })
 			t.Logf("%d sets written, %d generations served, %d handshakes, last set after %v of %v",
-				written, generations, s.handshakes.Load(), took.Round(time.Millisecond), interval)
+				written, generations(), s.handshakes.Load(), took.Round(time.Millisecond), interval)
 			assert.Zero(t, s.failed.Load(), "failed handshakes")
 			assert.Empty(t, s.mixedSets(), "mixed sets")
-			assert.LessOrEqual(t, took, interval, "the last set is served within one interval")
+			// To the millisecond it is shown elsewhere, where time stands still while
+			// the machine does other things.
+			assert.LessOrEqual(t, took, interval+500*time.Millisecond, "the last set is served within one interval")
 			assert.Positive(t, s.handshakes.Load())
-			if strings.Contains(name, "..data") {
-				assert.GreaterOrEqual(t, generations, 100, "generations seen under ..data swaps")
-			}
+			assert.GreaterOrEqual(t, generations(), want, "generations seen")
 		})
 	}
+	assert.Positive(t, naive.Load(), "reading the files one by one, sets that do not belong together")
 }

@@ -63,7 +63,8 @@ type TlsProperties struct {
 	// KeyAlias says which key of a key store. Empty: its only one. Needs Decoder.
 	KeyAlias string `json:"keyAlias,omitempty" yaml:"keyAlias,omitempty"`
 	// ClientAuth "optional" makes a listener verify the certificates of clients
-	// that have one and let others in. Empty: see RequireClientCert.
+	// that have one and let others in. RequireClientCert, if set, comes before
+	// it. Empty: see RequireClientCert.
 	ClientAuth string `json:"clientAuth,omitempty" yaml:"clientAuth,omitempty"`
 	// TrustSystemRoots adds the host's roots to TrustStorePath. A listener then
 	// lets in everyone with a certificate from a public CA.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -182,10 +183,8 @@ func (p *TlsProperties) validateFiles() error {
 	if p.CRLCheck != "" && len(p.CRLPaths) == 0 {
 		return refuse("crlCheck", "is set without crlPaths: set crlPaths, or remove it")
 	}
-	for _, path := range p.CRLPaths {
-		if path == "" {
-			return refuse("crlPaths", "holds an empty path: remove it")
-		}
+	if slices.Contains(p.CRLPaths, "") {
+		return refuse("crlPaths", "holds an empty path: remove it")
 	}
 	return nil
 }

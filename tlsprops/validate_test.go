@@ -204,8 +204,7 @@ func TestUnknownJSONFieldsAreErrors(t *testing.T) {
 
 func TestYAMLAndJSONNamesAreTheSame(t *testing.T) {
 	kind := reflect.TypeFor[tlsprops.TlsProperties]()
-	for i := range kind.NumField() {
-		f := kind.Field(i)
+	for f := range kind.Fields() {
 		assert.NotEmpty(t, f.Tag.Get("json"), f.Name)
 		assert.Equal(t, f.Tag.Get("json"), f.Tag.Get("yaml"), f.Name)
 	}
@@ -247,8 +246,8 @@ func TestPrintingShowsEveryOtherSetting(t *testing.T) {
 			v.Set(reflect.ValueOf([]string{"x"}))
 		}
 	}
-	for i := range kind.NumField() {
-		if name, _, _ := strings.Cut(kind.Field(i).Tag.Get("json"), ","); name != "-" {
+	for f := range kind.Fields() {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
 			assert.Contains(t, p.String(), name+":")
 		}
 	}

@@ -198,7 +198,7 @@ func TestErrorsOfHandshakesComeWithAHint(t *testing.T) {
 
 // resumption makes a connection to have a ticket, lets change happen, and tells
 // how the next connection goes.
-func resumption(t *testing.T, version uint16, server *tls.Config, client *tls.Config, change func()) (before, after outcome, clientAfter outcome) {
+func resumption(t *testing.T, version uint16, server, client *tls.Config, change func()) (before, after, clientAfter outcome) {
 	t.Helper()
 	client.MaxVersion = version
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)

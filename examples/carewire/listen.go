@@ -36,7 +36,7 @@ func (c *listenCmd) Run(ctx context.Context, s *streams) error {
 		MaxConnsPerHost: -1,
 		Logger:          slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	if err := c.secure(server); err != nil { //nolint:contextcheck // reads a few small files
+	if err := c.secure(server); err != nil {
 		return err
 	}
 	receiver := &receiver{streams: s, json: c.JSON, nak: mllp.AckCode(c.Nak)}

@@ -37,7 +37,7 @@ func (c *probeCmd) Run(ctx context.Context, s *streams) error {
 	if c.Timeout <= 0 {
 		return unusable("--timeout must be more than 0")
 	}
-	strict, err := c.config(c.Address) //nolint:contextcheck // reads a few small files
+	strict, err := c.config(c.Address)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (c *sendCmd) Run(ctx context.Context, s *streams) error {
 	dialer := &mllp.Dialer{Timeout: c.Timeout, Window: c.Window}
 	if c.TLS {
 		var err error
-		if dialer.TLSConfig, err = c.config(c.Addr); err != nil { //nolint:contextcheck // reads a few small files
+		if dialer.TLSConfig, err = c.config(c.Addr); err != nil {
 			return err
 		}
 	} else if !isLoopback(c.Addr) {

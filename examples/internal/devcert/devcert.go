@@ -286,8 +286,10 @@ func (ca *authority) leaves(files Files, n names) ([]file, error) {
 		return nil, err
 	}
 	return []file{
-		{files.ServerKey, server.key, 0o600}, {files.ServerCert, server.cert, 0o644},
-		{files.ClientKey, client.key, 0o600}, {files.ClientCert, client.cert, 0o644},
+		{files.ServerKey, server.key, 0o600},
+		{files.ServerCert, server.cert, 0o644},
+		{files.ClientKey, client.key, 0o600},
+		{files.ClientCert, client.cert, 0o644},
 	}, nil
 }
 

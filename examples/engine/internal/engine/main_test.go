@@ -1,4 +1,4 @@
-package mllp_test
+package engine_test
 
 import (
 	"testing"

@@ -1,0 +1,159 @@
+// Package config reads the engine's configuration: one YAML file for what flows
+// where, and the environment for how the process itself runs.
+//
+// It is strict, because a mistake in it is a message that goes astray later: an
+// unknown or repeated key, a value of the wrong type, a TLS setting that cannot
+// be honoured, a certificate that cannot be read, a loop of channels are all
+// refused, all of them at once, each with its line and with what to do:
+//
+//	engine.yaml:14: channels[0].source.prot: not a key here; did you mean port?
+//
+// # Values from elsewhere
+//
+// In any value, ${NAME} stands for the environment variable NAME. It is
+// replaced once, when the file is read; what comes out is never looked at
+// again, whatever it holds. $${ stands for ${ itself, and ${message.…} is left
+// for the connectors that fill it in per message. A secret (passphrase,
+// keyPassphrase) may also be written as file:/run/secrets/name: the file's
+// content without its last line break. No value is ever printed, only keys.
+//
+// Relative paths are relative to the directory of the configuration file.
+package config
+
+import (
+	"time"
+
+	"github.com/carewire/carewire/tlsprops"
+)
+
+// Config is a configuration without mistakes, all values in place.
+type Config struct {
+	// DataDir is where the embedded store and the development certificates are.
+	// Default: "data" beside the configuration file.
+	DataDir string `yaml:"dataDir"`
+	// Store names the kind of store: "sqlite", which is the default.
+	Store string `yaml:"store"`
+	// CertificateCheckInterval is how often the files of all TLS settings are
+	// looked at for changes. 0 and unset: 10 s. At least 100 ms.
+	CertificateCheckInterval time.Duration `yaml:"certificateCheckInterval"`
+	Channels                 []Channel     `yaml:"channels"`
+}
+
+// Channel takes messages in from one source and hands each to all its
+// destinations.
+type Channel struct {
+	// ID names the channel in the store and in the API: letters, digits, "-", "_"
+	// and ".", 64 at most. It must stay the same for as long as messages wait.
+	ID string `yaml:"id"`
+	// Name is for people. Default: the ID.
+	Name         string        `yaml:"name"`
+	Source       Source        `yaml:"source"`
+	Destinations []Destination `yaml:"destinations"`
+}
+
+// Source is where a channel's messages come from.
+type Source struct {
+	Type string `yaml:"type"` // "tcp"
+	TCP  TCPSource
+}
+
+// TCPSource is a listening port for MLLP, or MLLPS with TLS enabled.
+type TCPSource struct {
+	// Host is the address to listen on: 127.0.0.1, 0.0.0.0, a name. Required.
+	Host string `yaml:"host"`
+	// Port is 1 to 65535. Required.
+	Port int `yaml:"port"`
+	// TransmissionMode is "MLLP", which is the default.
+	TransmissionMode string `yaml:"transmissionMode"`
+	// TLS is the guide's TlsProperties; nil and enabled: false mean none.
+	TLS *tlsprops.TlsProperties `yaml:"tls"`
+	// MaxConnections is how many senders may be connected at once. 0: 1024.
+	MaxConnections int `yaml:"maxConnections"`
+	// OnStoreError is what a sender gets whose message could not be stored: "AE",
+	// which is the default, or "close", no answer and a closed connection, for
+	// senders that take an AE for final.
+	OnStoreError string `yaml:"onStoreError"`
+}
+
+// Destination is where a channel's messages go. Of TCP, File and Channel, the
+// one that Type names is set.
+type Destination struct {
+	// Name names the queue in the store: as Channel.ID, and as lasting.
+	Name    string `yaml:"name"`
+	Type    string `yaml:"type"` // "tcp", "file" or "channel"
+	Queue   Queue  `yaml:"queue"`
+	TCP     *TCPDestination
+	File    *FileDestination
+	Channel *ChannelDestination
+}
+
+// Queue says what happens to a message that a destination does not take.
+type Queue struct {
+	// RetryInterval is the pause after a first failed attempt; each further one
+	// doubles it, up to 5 minutes or to RetryInterval itself, whichever is
+	// longer. 0 and unset: 10 s.
+	RetryInterval time.Duration `yaml:"retryInterval"`
+	// MaxAttempts is after how many failed attempts a message counts as poison.
+	// 0: never, it is tried until it gets through.
+	MaxAttempts int `yaml:"maxAttempts"`
+	// OnPoison is what happens to a message that the destination refuses for good
+	// or that has failed MaxAttempts times: "block", the default, keeps it at the
+	// head of the queue, because what follows may depend on it, and goes on
+	// trying; "deadletter" sets it aside and goes on with the next.
+	OnPoison string `yaml:"onPoison"`
+}
+
+// TCPDestination sends by MLLP, or by MLLPS with TLS enabled.
+type TCPDestination struct {
+	Host             string                  `yaml:"host"`
+	Port             int                     `yaml:"port"`
+	TransmissionMode string                  `yaml:"transmissionMode"` // "MLLP"
+	TLS              *tlsprops.TlsProperties `yaml:"tls"`
+	// ResponseTimeout is how long to wait for an acknowledgement. 0: 30 s.
+	ResponseTimeout time.Duration `yaml:"responseTimeout"`
+}
+
+// FileDestination writes each message, byte for byte, into a file of its own.
+type FileDestination struct {
+	Directory string `yaml:"directory"`
+}
+
+// ChannelDestination hands messages to another channel of this engine.
+type ChannelDestination struct {
+	ChannelID string `yaml:"channelId"`
+}
+
+// What an unset key means.
+const (
+	defaultRetryInterval   = 10 * time.Second
+	defaultResponseTimeout = 30 * time.Second
+	defaultMaxConnections  = 1024
+)
+
+func (c *Config) setDefaults() {
+	setDefault(&c.DataDir, "data")
+	setDefault(&c.Store, "sqlite")
+	for i := range c.Channels {
+		ch := &c.Channels[i]
+		setDefault(&ch.Name, ch.ID)
+		setDefault(&ch.Source.TCP.TransmissionMode, "MLLP")
+		setDefault(&ch.Source.TCP.MaxConnections, defaultMaxConnections)
+		setDefault(&ch.Source.TCP.OnStoreError, "AE")
+		for j := range ch.Destinations {
+			d := &ch.Destinations[j]
+			setDefault(&d.Queue.RetryInterval, defaultRetryInterval)
+			setDefault(&d.Queue.OnPoison, "block")
+			if d.TCP != nil {
+				setDefault(&d.TCP.TransmissionMode, "MLLP")
+				setDefault(&d.TCP.ResponseTimeout, defaultResponseTimeout)
+			}
+		}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,250 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// decoder fills structs from YAML nodes by their yaml tags, and notes every
+// mistake with its line rather than stop at the first. yaml's own strict mode
+// stops at a repeated key, gives no path to a key, and quotes values.
+type decoder struct {
+	file   string // as the user named it
+	lookup func(string) (string, bool)
+	lines  map[string]int // key path -> line
+	found  LineErrors
+}
+
+// nodeDecoder is a type that reads its own mapping because what is allowed in
+// it depends on one of the values.
+type nodeDecoder interface {
+	decodeNode(d *decoder, node *yaml.Node, key string)
+}
+
+// secretKeys are the keys whose value may be given as file:PATH.
+var secretKeys = []string{"passphrase", "keyPassphrase"}
+
+func (d *decoder) report(line int, key, format string, args ...any) {
+	d.found = append(d.found, LineError{File: d.file, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+// at reports a mistake at the line of key, or of the nearest key around it.
+func (d *decoder) at(key, format string, args ...any) {
+	d.report(d.line(key), key, format, args...)
+}
+
+func (d *decoder) line(key string) int {
+	for at := key; at != ""; {
+		if line, ok := d.lines[at]; ok {
+			return line
+		}
+		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
+	}
+	return 1
+}
+
+// has tells whether key stands in the file, with whatever value.
+func (d *decoder) has(key string) bool {
+	_, ok := d.lines[key]
+	return ok
+}
+
+func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
+	if node.Kind == yaml.AliasNode {
+		d.report(node.Line, key, "anchors and aliases are not supported: write the value out")
+		return
+	}
+	if node.ShortTag() == "!!null" {
+		d.report(node.Line, key, "has no value: give it one or remove the key")
+		return
+	}
+	if custom, ok := reflect.TypeAssert[nodeDecoder](into.Addr()); ok {
+		custom.decodeNode(d, node, key)
+		return
+	}
+	switch into.Kind() {
+	case reflect.Pointer:
+		fresh := reflect.New(into.Type().Elem())
+		d.value(node, key, fresh.Elem())
+		into.Set(fresh)
+	case reflect.Struct:
+		d.mapping(node, key, into)
+	case reflect.Slice:
+		if node.Kind != yaml.SequenceNode {
+			d.report(node.Line, key, "must be a list: write each entry on a line of its own after \"- \"")
+			return
+		}
+		list := reflect.MakeSlice(into.Type(), len(node.Content), len(node.Content))
+		for i, entry := range node.Content {
+			entryKey := fmt.Sprintf("%s[%d]", key, i)
+			d.lines[entryKey] = entry.Line
+			d.value(entry, entryKey, list.Index(i))
+		}
+		into.Set(list)
+	default:
+		d.scalar(node, key, into)
+	}
+}
+
+// mapping fills the fields of one or more structs, which share one mapping.
+func (d *decoder) mapping(node *yaml.Node, key string, into ...reflect.Value) {
+	if node.Kind != yaml.MappingNode {
+		d.report(node.Line, key, "must be a group of keys: write them indented on the lines below, as key: value")
+		return
+	}
+	fields := make(map[string]reflect.Value)
+	for _, v := range into {
+		for i := range v.NumField() {
+			if name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ","); name != "" && name != "-" {
+				fields[name] = v.Field(i)
+			}
+		}
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		name, value := node.Content[i], node.Content[i+1]
+		full := join(key, name.Value)
+		field, known := fields[name.Value]
+		switch {
+		case !isKey(name):
+			// It may be a value in the wrong place, so it is not shown.
+			d.report(name.Line, key, "what stands before this colon is not a key: put values that contain one in quotes")
+		case !known:
+			d.report(name.Line, full, "not a key here; %s", hint(name.Value, fields))
+		case d.has(full):
+			d.report(name.Line, full, "stands here a second time, after line %d: remove one of the two", d.lines[full])
+		default:
+			d.lines[full] = name.Line
+			d.value(value, full, field)
+		}
+	}
+}
+
+func isKey(node *yaml.Node) bool {
+	return node.Kind == yaml.ScalarNode && len(node.Value) <= 40 && isVariable(node.Value)
+}
+
+func join(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
+
+// hint tells what to write instead of an unknown key.
+func hint(name string, fields map[string]reflect.Value) string {
+	known := make([]string, 0, len(fields))
+	for k := range fields {
+		if strings.EqualFold(k, name) || oneSlip(strings.ToLower(name), strings.ToLower(k)) {
+			return "did you mean " + k + "?"
+		}
+		known = append(known, k)
+	}
+	slices.Sort(known)
+	return "the keys are " + strings.Join(known, ", ")
+}
+
+// oneSlip tells whether one wrong, missing, additional or swapped letter makes
+// a of b.
+func oneSlip(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	i := 0
+	for i < len(a) && a[i] == b[i] {
+		i++
+	}
+	switch restA, restB := a[i:], b[i:]; len(restB) - len(restA) {
+	case 0:
+		return len(restA) > 0 && restA[1:] == restB[1:] ||
+			len(restA) > 1 && restA[0] == restB[1] && restA[1] == restB[0] && restA[2:] == restB[2:]
+	case 1:
+		return restA == restB[1:]
+	}
+	return false
+}
+
+var durationType = reflect.TypeFor[time.Duration]()
+
+// scalar fills a string, bool, int or duration.
+func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
+	if node.Kind != yaml.ScalarNode {
+		d.report(node.Line, key, "must be a single value: %s", wanted(into))
+		return
+	}
+	text, isText := node.Value, node.ShortTag() == "!!str"
+	fromFile := false
+	if isText {
+		if slices.Contains(secretKeys, lastName(key)) {
+			text, fromFile = strings.CutPrefix(text, "file:")
+		}
+		var err error
+		if text, err = expand(text, d.lookup); err != nil {
+			d.report(node.Line, key, "%v", err)
+			return
+		}
+	}
+	if fromFile {
+		secret, err := readSecret(d.resolve(text))
+		if err != nil {
+			d.report(node.Line, key, "%v", err)
+			return
+		}
+		text = secret
+	}
+	ok := false
+	switch {
+	case into.Type() == durationType:
+		if v, err := time.ParseDuration(text); err == nil && isText {
+			into.SetInt(int64(v))
+			ok = true
+		}
+	case into.Kind() == reflect.String:
+		if isText {
+			into.SetString(text)
+			ok = true
+		}
+	case into.Kind() == reflect.Bool:
+		if text == "true" || text == "false" {
+			into.SetBool(text == "true")
+			ok = true
+		}
+	case into.CanInt():
+		if v, err := strconv.ParseInt(text, 10, into.Type().Bits()); err == nil {
+			into.SetInt(v)
+			ok = true
+		}
+	}
+	if !ok {
+		d.report(node.Line, key, "has the wrong type: %s", wanted(into))
+	}
+}
+
+func wanted(into reflect.Value) string {
+	switch {
+	case into.Type() == durationType:
+		return "write a duration such as 10s or 5m"
+	case into.Kind() == reflect.Bool:
+		return "write true or false"
+	case into.CanInt():
+		return "write a whole number"
+	default:
+		return "write text, in quotes where it looks like a number or a date"
+	}
+}
+
+func lastName(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
+
+// resolve makes a path absolute to the directory of the configuration file.
+func (d *decoder) resolve(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(d.file), path)
+}

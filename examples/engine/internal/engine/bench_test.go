@@ -1,0 +1,139 @@
+package engine_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/carewire/carewire/examples/engine/internal/store/barecommit"
+	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
+	"github.com/carewire/carewire/mllp"
+)
+
+// BenchmarkEngine measures acknowledged messages of 1 KiB a second over MLLP,
+// from the least stop-and-wait senders that Go can do, in this process, and in the same run what a bare
+// group commit on SQLite does with as many callers. "ratio" is ours to that.
+// Queued: the destination is down, so that intake alone is measured. Delivered:
+// it works meanwhile, and is another MLLP server in this process; what is queued
+// when the last acknowledgement has come is delivered outside of the measured
+// time.
+func BenchmarkEngine(b *testing.B) {
+	p := newPKI(b)
+	for _, conns := range []int{1, 50} {
+		for _, mode := range []string{"plain", "mutual TLS"} {
+			for _, destination := range []string{"queued", "delivered"} {
+				b.Run(fmt.Sprintf("conns=%d/%s/%s", conns, mode, destination), func(b *testing.B) {
+					benchmarkEngine(b, conns, mode == "mutual TLS", destination == "queued", p)
+				})
+			}
+		}
+	}
+}
+
+func benchmarkEngine(b *testing.B, conns int, secure, down bool, p *pki) {
+	st, err := sqlite.Open(b.Context(), b.TempDir(), nil)
+	require.NoError(b, err)
+	defer st.Close()
+	lab := newReceiver(b)
+	if down {
+		lab.down()
+	}
+	ch := channel("adt", toTCP("lab", lab.addr))
+	ch.Destinations[0].Queue.RetryInterval = time.Hour
+	dial := new(net.Dialer).DialContext
+	if secure {
+		ch.Source.TCP.TLS = p.server()
+		pair := p.ca.Client("bench").TLS()
+		dial = (&tls.Dialer{Config: &tls.Config{RootCAs: p.ca.Pool(), Certificates: []tls.Certificate{pair}}}).DialContext
+	}
+	e := start(b, st, ch)
+	defer e.stop()
+	senders := make([]sender, conns)
+	for i := range senders {
+		conn, err := dial(b.Context(), "tcp", e.addr("adt"))
+		require.NoError(b, err)
+		defer conn.Close()
+		senders[i] = sender{conn, make([]byte, 4096)}
+	}
+	msg := message("BENCH-1")
+	msg = append(msg, "OBX|1|TX|||"...)
+	for len(msg) < 1024 {
+		msg = append(msg, 'x')
+	}
+	frame, err := mllp.AppendFrame(nil, msg)
+	require.NoError(b, err)
+	bare, err := barecommit.Open(b.Context(), b.TempDir(), len(msg))
+	require.NoError(b, err)
+	defer bare.Close()
+
+	// In slices by turns, so that what the machine does meanwhile hits both.
+	var ours, limit time.Duration
+	const slices = 20
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range slices {
+		n := b.N/slices + min(1, max(0, b.N%slices-i))
+		ours += elapsed(b, conns, n, func(c int) error { return senders[c].send(frame) })
+		b.StopTimer()
+		if !down {
+			// Deliveries lag behind: they must not run beside the limit's slice.
+			eventually(b, "the queue is empty", func() bool { return e.stats("adt").Queued == 0 })
+		}
+		limit += elapsed(b, conns, n, func(int) error { return bare.Put() })
+		b.StartTimer()
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/ours.Seconds(), "msg/s")
+	b.ReportMetric(float64(b.N)/limit.Seconds(), "bare-msg/s")
+	b.ReportMetric(limit.Seconds()/ours.Seconds(), "ratio")
+}
+
+// sender is the least that a sender can be, because its work is measured too.
+type sender struct {
+	net.Conn
+	reply []byte
+}
+
+func (s *sender) send(frame []byte) error {
+	if _, err := s.Write(frame); err != nil {
+		return err
+	}
+	n := 0
+	for !bytes.HasSuffix(s.reply[:n], []byte{0x1c, '\r'}) {
+		m, err := s.Read(s.reply[n:])
+		if err != nil {
+			return err
+		}
+		n += m
+	}
+	if !bytes.Contains(s.reply[:n], []byte("\rMSA|AA|")) {
+		return errors.New("not acknowledged")
+	}
+	return nil
+}
+
+// elapsed is how long n puts take, from as many callers.
+func elapsed(b *testing.B, callers, n int, put func(caller int) error) time.Duration {
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for c := range callers {
+		mine := n/callers + min(1, max(0, n%callers-c))
+		wg.Go(func() {
+			for range mine {
+				if err := put(c); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(begin)
+}

@@ -1,0 +1,157 @@
+// Package engine runs channels: each takes messages in from its source, makes
+// them durable, and hands each to its destinations, strictly in order and for as
+// long as it takes.
+//
+// Three rules make the promise "never acknowledged and lost":
+//
+//   - A source acknowledges after [store.Store.Intake] has returned, never before.
+//   - A destination's queue is the store's, not this package's: a worker reads
+//     the head, sends it, and records the end. Nothing waits in memory alone.
+//   - What may have arrived and is sent again is marked so in the store.
+//
+// The order of a start is: store, destinations, API, and sources last, so that a
+// port accepts nothing that cannot be kept and watched. Shutdown goes the other
+// way.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/store"
+)
+
+// ErrUnknownChannel is returned for an id that no channel has.
+var ErrUnknownChannel = errors.New("channel not found")
+
+// Options are what an Engine needs besides its configuration and its store. The
+// zero value is ready to use.
+type Options struct {
+	Logger *slog.Logger // nil: nothing is logged
+	// TLSReloadInterval is how often TLS files are looked at; zero: 10 s.
+	TLSReloadInterval time.Duration
+}
+
+// Engine runs the channels of one configuration. Make it with New. Its methods
+// may be called concurrently.
+type Engine struct {
+	// static after construction
+	store    store.Store
+	log      *slog.Logger
+	channels []*channel // in the order of the configuration
+
+	closing atomic.Bool // set by StopSources: no channel starts any more
+}
+
+// New returns an engine in which nothing runs yet. The configuration must come
+// from package config and not be changed afterwards.
+func New(cfg *config.Config, st store.Store, opts Options) *Engine {
+	e := &Engine{store: st, log: opts.Logger}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	for i := range cfg.Channels {
+		e.channels = append(e.channels, e.newChannel(&cfg.Channels[i], opts))
+	}
+	return e
+}
+
+// StartDestinations begins to deliver what the store holds, which after a crash
+// is what the crash left.
+func (e *Engine) StartDestinations() {
+	for _, ch := range e.channels {
+		ch.startWorkers()
+	}
+}
+
+// StartSources opens the ports of all channels. On an error, which names the
+// channel, those that it had opened are closed again.
+func (e *Engine) StartSources(ctx context.Context) error {
+	for _, ch := range e.channels {
+		if err := ch.start(ctx); err != nil {
+			return errors.Join(fmt.Errorf("channel %s: %w", ch.cfg.ID, err), e.StopSources(ctx))
+		}
+	}
+	return nil
+}
+
+// StopSources closes the ports of all channels and waits for the messages that
+// are being taken in, until ctx ends; what is left then is cut off, without an
+// acknowledgement. No channel can be started after it.
+func (e *Engine) StopSources(ctx context.Context) error {
+	e.closing.Store(true)
+	return e.onAll(func(ch *channel) error { return ch.stopSource(ctx) })
+}
+
+// StopDestinations waits for the deliveries in hand, until ctx ends; what is
+// left then is cut off, and sent again by the next start.
+func (e *Engine) StopDestinations(ctx context.Context) {
+	_ = e.onAll(func(ch *channel) error { ch.stopWorkers(ctx); return nil })
+}
+
+// onAll calls f for all channels at once, so that they share a deadline rather
+// than use it up one after the other.
+func (e *Engine) onAll(f func(*channel) error) error {
+	results := make(chan error, len(e.channels))
+	for _, ch := range e.channels {
+		go func() { results <- f(ch) }()
+	}
+	var err error
+	for range e.channels {
+		err = errors.Join(err, <-results)
+	}
+	return err
+}
+
+// StartChannel starts a stopped channel: its destinations, then its port.
+func (e *Engine) StartChannel(ctx context.Context, id string) error {
+	ch, err := e.channel(id)
+	if err != nil {
+		return err
+	}
+	return ch.start(ctx)
+}
+
+// StopChannel stops a channel: its port is closed, then its destinations stop.
+// What is queued stays so. The channel runs again after StartChannel or after a
+// restart of the engine.
+func (e *Engine) StopChannel(ctx context.Context, id string) error {
+	ch, err := e.channel(id)
+	if err != nil {
+		return err
+	}
+	return ch.stop(ctx)
+}
+
+// Healthy returns nil while the engine can take messages in.
+func (e *Engine) Healthy() error { return e.store.Healthy() }
+
+func (e *Engine) channel(id string) (*channel, error) {
+	for _, ch := range e.channels {
+		if ch.cfg.ID == id {
+			return ch, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", ErrUnknownChannel, id)
+}
+
+// sendsByMLLP tells whether a message that comes into the channel cfg leaves by
+// MLLP somewhere. Package config has seen to it that there are no rings.
+func (e *Engine) sendsByMLLP(cfg *config.Channel) bool {
+	for _, d := range cfg.Destinations {
+		if d.TCP != nil {
+			return true
+		}
+		if d.Channel != nil {
+			if target, err := e.channel(d.Channel.ChannelID); err == nil && e.sendsByMLLP(target.cfg) {
+				return true
+			}
+		}
+	}
+	return false
+}

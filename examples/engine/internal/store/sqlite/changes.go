@@ -1,0 +1,241 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/store"
+)
+
+// maxRaw bounds a payload; the connectors' own limits lie far below.
+const maxRaw = 128 << 20
+
+// Intake implements [store.Store].
+func (s *Store) Intake(ctx context.Context, in store.Intake) (int64, error) {
+	m, err := newMessage(in)
+	if err != nil {
+		return 0, err
+	}
+	var id int64
+	err = s.submit(ctx, &request{intake: true, size: len(in.Raw), apply: func(ctx context.Context, g *group) (err error) {
+		id, err = g.intake(ctx, m)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
+}
+
+// Delivered implements [store.Store].
+func (s *Store) Delivered(ctx context.Context, d *store.Delivery) error {
+	return s.submit(ctx, &request{apply: func(ctx context.Context, g *group) error {
+		_, err := g.complete(ctx, d, outcome{state: doneSent, lastError: d.LastError})
+		return err
+	}})
+}
+
+// Failed implements [store.Store].
+func (s *Store) Failed(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) error {
+	queued := false
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		queued, err = g.fail(ctx, d, next, maybeSent, reason)
+		return err
+	}})
+	if err == nil && queued {
+		d.Attempts++
+		d.NextAt, d.LastError, d.MaybeSent = fromUnix(unix(next)), reason, d.MaybeSent || maybeSent
+	}
+	return err
+}
+
+// DeadLetter implements [store.Store].
+func (s *Store) DeadLetter(ctx context.Context, d *store.Delivery, maybeSent bool, reason string) error {
+	dead := outcome{state: doneDead, attempts: 1, maybeSent: maybeSent, lastError: reason}
+	queued := false
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		queued, err = g.complete(ctx, d, dead)
+		return err
+	}})
+	if err == nil && queued {
+		d.Attempts++
+		d.LastError, d.MaybeSent = reason, d.MaybeSent || maybeSent
+	}
+	return err
+}
+
+// Forward implements [store.Store].
+func (s *Store) Forward(ctx context.Context, d *store.Delivery, in store.Intake) (int64, error) {
+	m, err := newMessage(in)
+	if err != nil {
+		return 0, err
+	}
+	var id int64
+	err = s.submit(ctx, &request{intake: true, size: len(in.Raw), apply: func(ctx context.Context, g *group) error {
+		id = 0
+		queued, err := g.complete(ctx, d, outcome{state: doneSent, lastError: d.LastError})
+		if err != nil || !queued {
+			return err
+		}
+		id, err = g.intake(ctx, m)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
+}
+
+// Requeue implements [store.Store].
+func (s *Store) Requeue(ctx context.Context, seq int64) (int64, error) {
+	var newSeq int64
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		newSeq, err = g.requeue(ctx, seq)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return newSeq, nil
+}
+
+// A message is an intake that was found valid, in the form it is kept in.
+type message struct {
+	store.Intake
+
+	source any // JSON, or nil
+}
+
+func newMessage(in store.Intake) (message, error) {
+	m := message{Intake: in}
+	switch {
+	case in.Channel == "":
+		return m, fmt.Errorf("%w: no channel", store.ErrInvalid)
+	case len(in.Raw) > maxRaw:
+		return m, fmt.Errorf("%w: %d bytes are more than %d", store.ErrInvalid, len(in.Raw), maxRaw)
+	}
+	for i, d := range in.Destinations {
+		if d == "" || slices.Contains(in.Destinations[:i], d) {
+			return m, fmt.Errorf("%w: destination %d (%q) has no name or is named twice", store.ErrInvalid, i, d)
+		}
+	}
+	if m.Raw == nil {
+		m.Raw = []byte{} // nil would be NULL
+	}
+	if len(in.Source) > 0 {
+		text, err := json.Marshal(in.Source)
+		if err != nil {
+			return m, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		}
+		m.source = string(text)
+	}
+	return m, nil
+}
+
+// intake adds a message and its deliveries.
+func (g *group) intake(ctx context.Context, m message) (int64, error) {
+	channel, err := g.number(ctx, queueName{channel: m.Channel})
+	if err != nil {
+		return 0, err
+	}
+	g.lastMessage++
+	id := g.lastMessage
+	g.messages = append(g.messages, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw)
+	count := g.countsOf(channel)
+	count.received++
+	if len(m.Destinations) == 0 {
+		count.filtered++
+	}
+	for _, destination := range m.Destinations {
+		queue, err := g.number(ctx, queueName{m.Channel, destination})
+		if err != nil {
+			return 0, err
+		}
+		g.lastSeq++
+		g.queued = append(g.queued, queue, g.lastSeq, id)
+		g.countsOf(queue).received++
+	}
+	return id, nil
+}
+
+// An outcome is how a delivery leaves its queue.
+type outcome struct {
+	state     int
+	attempts  int  // to be added
+	maybeSent bool // to be added
+	lastError string
+}
+
+// complete takes a delivery out of its queue; queued tells whether it was in.
+func (g *group) complete(ctx context.Context, d *store.Delivery, o outcome) (queued bool, err error) {
+	queue, queued, err := g.end(ctx, d, g.db.insertDone, o.state, o.attempts, o.maybeSent, o.lastError, g.now)
+	if !queued {
+		return false, err
+	}
+	if _, err := g.db.deleteQueued.ExecContext(ctx, queue, d.Seq); err != nil {
+		return false, err
+	}
+	if count := g.countsOf(queue); o.state == doneDead {
+		count.dead++
+	} else {
+		count.sent++
+	}
+	return true, nil
+}
+
+// fail keeps a delivery in its queue after an attempt; queued tells whether it was in.
+func (g *group) fail(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) (queued bool, err error) {
+	_, queued, err = g.end(ctx, d, g.db.failed, unix(next), maybeSent, reason)
+	return queued, err
+}
+
+// end runs a statement that ends an attempt at a queued delivery. The statement's
+// last parameters are the delivery's queue and sequence number.
+func (g *group) end(ctx context.Context, d *store.Delivery, statement *sql.Stmt, args ...any) (queue int64, queued bool, err error) {
+	queue, ok := g.find(queueName{d.Message.Channel, d.Destination})
+	if !ok {
+		return 0, false, fmt.Errorf("%w: %d", store.ErrNotFound, d.Seq)
+	}
+	result, err := statement.ExecContext(ctx, append(args, queue, d.Seq)...)
+	if err != nil {
+		return 0, false, err
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return 0, false, err
+	}
+	if n == 0 {
+		if _, err := g.db.doneIn(ctx, d.Seq); err != nil {
+			return 0, false, err
+		}
+	}
+	g.ended = append(g.ended, d.Seq)
+	return queue, n > 0, nil
+}
+
+// requeue gives a dead letter a new place at the end of its queue.
+func (g *group) requeue(ctx context.Context, seq int64) (int64, error) {
+	queue, err := g.db.doneIn(ctx, seq)
+	if err != nil {
+		return 0, err
+	}
+	result, err := g.db.insertRequeued.ExecContext(ctx, g.lastSeq+1, seq)
+	if err != nil {
+		return 0, err
+	}
+	if n, err := result.RowsAffected(); err != nil {
+		return 0, err
+	} else if n == 0 {
+		return 0, fmt.Errorf("%w: %d is not a dead letter", store.ErrNotFound, seq)
+	}
+	if _, err := g.db.deleteDone.ExecContext(ctx, seq); err != nil {
+		return 0, err
+	}
+	g.lastSeq++
+	g.countsOf(queue).dead--
+	return g.lastSeq, nil
+}

@@ -1,0 +1,115 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/store"
+)
+
+// batchBytes is how much payload Pending and DeadLetters return at most, unless
+// the first message alone is larger.
+const batchBytes = 4 << 20
+
+// Pending implements [store.Store].
+func (s *Store) Pending(ctx context.Context, channel, destination string, after int64, limit int) ([]store.Delivery, error) {
+	return read(s, func(db *database) ([]store.Delivery, error) {
+		return list(ctx, db.pending, channel, destination, after, limit)
+	})
+}
+
+// DeadLetters implements [store.Store].
+func (s *Store) DeadLetters(ctx context.Context, channel, destination string, after int64, limit int) ([]store.Delivery, error) {
+	return read(s, func(db *database) ([]store.Delivery, error) {
+		return list(ctx, db.deadLetters, channel, destination, after, limit)
+	})
+}
+
+// Stats implements [store.Store].
+func (s *Store) Stats(ctx context.Context, channel string) (store.Stats, error) {
+	return read(s, func(db *database) (store.Stats, error) {
+		return stats(ctx, db.stats, channel)
+	})
+}
+
+// read runs a query while the database stays open.
+func read[T any](s *Store, query func(*database) (T, error)) (result T, err error) {
+	s.reading.RLock()
+	defer s.reading.RUnlock()
+	if s.db == nil {
+		return result, s.Healthy()
+	}
+	if result, err = query(s.db); err != nil {
+		return result, fmt.Errorf("store: %w", err)
+	}
+	return result, nil
+}
+
+// list runs the query for a queue's deliveries or dead letters.
+func list(ctx context.Context, query *sql.Stmt, channel, destination string, after int64, limit int) ([]store.Delivery, error) {
+	rows, err := query.QueryContext(ctx, channel, destination, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []store.Delivery
+	for size := 0; size < batchBytes && rows.Next(); {
+		d := store.Delivery{Destination: destination, Message: store.Message{Channel: channel}}
+		var nextAt, received int64
+		var controlID, source []byte
+		err := rows.Scan(&d.Seq, &d.Attempts, &nextAt, &d.MaybeSent, &d.LastError,
+			&d.Message.ID, &received, &controlID, &source, &d.Message.Raw)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(d.Message.Raw); size > batchBytes && len(list) > 0 {
+			break
+		}
+		if source != nil {
+			if err := json.Unmarshal(source, &d.Message.Source); err != nil {
+				return nil, fmt.Errorf("message %d: source map: %w", d.Message.ID, err)
+			}
+		}
+		d.NextAt, d.Message.Received, d.Message.ControlID = fromUnix(nextAt), fromUnix(received), string(controlID)
+		list = append(list, d)
+	}
+	return list, rows.Err()
+}
+
+// stats runs the query for a channel's counters: one statement, one snapshot.
+func stats(ctx context.Context, query *sql.Stmt, channel string) (store.Stats, error) {
+	var stats store.Stats
+	rows, err := query.QueryContext(ctx, channel)
+	if err != nil {
+		return stats, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var d store.DestinationStats
+		var filtered, oldest int64
+		if err := rows.Scan(&d.Name, &d.Received, &filtered, &d.Sent, &d.Error, &oldest); err != nil {
+			return stats, err
+		}
+		if d.Name == "" {
+			stats.Received, stats.Filtered = d.Received, filtered
+			continue
+		}
+		d.Queued, d.OldestQueued = d.Received-d.Sent-d.Error, fromUnix(oldest)
+		stats.Sent += d.Sent
+		stats.Queued += d.Queued
+		stats.Error += d.Error
+		stats.OldestQueued = earlier(stats.OldestQueued, d.OldestQueued)
+		stats.Destinations = append(stats.Destinations, d)
+	}
+	return stats, rows.Err()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,113 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+)
+
+const (
+	// A statement's price is mostly its own, not its rows': under load new
+	// messages and deliveries are inserted so many at a time.
+	manyRows = 8
+
+	messageColumns, queuedColumns = 6, 3
+
+	// The queries that readers run, however long queues and history are: each
+	// goes straight to its rows.
+	pendingQuery = `
+		SELECT d.seq, d.attempts, d.next_at, d.maybe_sent, d.last_error, m.id, m.received, m.control_id, m.source, m.raw
+		FROM queued d JOIN message m ON m.id = d.message
+		WHERE d.queue = (SELECT id FROM queue WHERE channel = ? AND destination = ?) AND d.seq > ? ORDER BY d.seq LIMIT ?`
+	deadLettersQuery = `
+		SELECT d.seq, d.attempts, 0, d.maybe_sent, d.last_error, m.id, m.received, m.control_id, m.source, m.raw
+		FROM done d JOIN message m ON m.id = d.message
+		WHERE d.queue = (SELECT id FROM queue WHERE channel = ? AND destination = ?) AND d.state = 2 AND d.seq > ? ORDER BY d.seq LIMIT ?`
+	statsQuery = `
+		SELECT destination, received, filtered, sent, dead, coalesce((
+			SELECT m.received FROM message m WHERE m.id = (
+				SELECT d.message FROM queued d WHERE d.queue = q.id ORDER BY d.seq LIMIT 1)), 0)
+		FROM queue q WHERE channel = ? ORDER BY destination`
+)
+
+// statements are all that is run more than once, ready to run.
+type statements struct {
+	// On the writer's connection.
+	begin, commit, rollback                 *sql.Stmt
+	insertQueue                             *sql.Stmt
+	insertMessage, insertMessages           *sql.Stmt // one row, manyRows
+	insertQueued, insertManyQueued          *sql.Stmt // one row, manyRows
+	count, failed, insertDone, deleteQueued *sql.Stmt
+	insertRequeued, deleteDone, doneQueue   *sql.Stmt
+
+	// On the readers'.
+	pending, deadLetters, stats *sql.Stmt
+
+	all []*sql.Stmt
+}
+
+// rows returns the parameters of so many rows.
+func rows(n, columns int) string {
+	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
+	return row + strings.Repeat(", "+row, n-1)
+}
+
+// prepare readies the statements.
+func (db *database) prepare(ctx context.Context) error {
+	const (
+		insertMessage = "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES "
+		insertQueued  = "INSERT INTO queued (queue, seq, message) VALUES "
+	)
+	writing := []prepared{
+		{&db.begin, "BEGIN IMMEDIATE"},
+		{&db.commit, "COMMIT"},
+		{&db.rollback, "ROLLBACK"},
+		{&db.insertQueue, "INSERT INTO queue (id, channel, destination) VALUES (?, ?, ?)"},
+		{&db.insertMessage, insertMessage + rows(1, messageColumns)},
+		{&db.insertMessages, insertMessage + rows(manyRows, messageColumns)},
+		{&db.insertQueued, insertQueued + rows(1, queuedColumns)},
+		{&db.insertManyQueued, insertQueued + rows(manyRows, queuedColumns)},
+		{&db.count, `
+			UPDATE queue SET received = received + ?, filtered = filtered + ?, sent = sent + ?, dead = dead + ? WHERE id = ?`},
+		{&db.failed, `
+			UPDATE queued SET attempts = attempts + 1, next_at = ?, maybe_sent = maybe_sent OR ?, last_error = ?
+			WHERE queue = ? AND seq = ?`},
+		{&db.insertDone, `
+			INSERT INTO done (seq, queue, message, state, attempts, maybe_sent, last_error, done_at)
+			SELECT seq, queue, message, ?, attempts + ?, maybe_sent OR ?, ?, ? FROM queued WHERE queue = ? AND seq = ?`},
+		{&db.deleteQueued, "DELETE FROM queued WHERE queue = ? AND seq = ?"},
+		{&db.insertRequeued, `
+			INSERT INTO queued (queue, seq, message, maybe_sent, last_error)
+			SELECT queue, ?, message, maybe_sent, last_error FROM done WHERE seq = ? AND state = 2`},
+		{&db.deleteDone, "DELETE FROM done WHERE seq = ?"},
+		{&db.doneQueue, "SELECT queue FROM done WHERE seq = ?"},
+	}
+	reading := []prepared{
+		{&db.pending, pendingQuery},
+		{&db.deadLetters, deadLettersQuery},
+		{&db.stats, statsQuery},
+	}
+	return errors.Join(db.prepareAll(ctx, db.conn, writing), db.prepareAll(ctx, db.readers, reading))
+}
+
+// A prepared is where the statement of a query belongs.
+type prepared struct {
+	statement **sql.Stmt
+	query     string
+}
+
+func (s *statements) prepareAll(ctx context.Context, on interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}, list []prepared,
+) error {
+	for _, p := range list {
+		statement, err := on.PrepareContext(ctx, p.query)
+		if err != nil {
+			return err
+		}
+		*p.statement = statement
+		s.all = append(s.all, statement) // close must close it
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/api"
+	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
+)
+
+// drainTime is how long a shutdown lets messages in hand be finished. It stays
+// below the 30 s that Kubernetes and systemd's users commonly wait.
+const drainTime = 20 * time.Second
+
+// serve runs the engine until ctx ends and everything is put away. The order is
+// the promise: nothing is accepted before what an earlier run left is recovered
+// and being delivered, and the API can be asked how that goes.
+//
+// wrap stands between the engine and its store.
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, log *slog.Logger) (err error) {
+	// Everything that ends the engine ends ctx; drain ends a while after it.
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	drain, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, cancel) })
+
+	st, err := sqlite.Open(ctx, cfg.DataDir, &sqlite.Options{Logger: log})
+	if err != nil && ctx.Err() != nil {
+		return nil // told to stop before it began
+	}
+	if err != nil {
+		return fmt.Errorf("opening the store in %s: %w", cfg.DataDir, err)
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+
+	id, err := serverID(env.ServerID, cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
+	eng.StartDestinations() // stopped by StopDestinations, with a deadline
+	defer func() { eng.StopDestinations(drain) }()
+	defer end()
+
+	server := api.New(eng, api.Options{ServerID: id, Logger: log, AnyHost: env.AllowUnauthenticated})
+	failed, closeHTTP, err := listenHTTP(ctx, env.HTTPAddr, server, log)
+	if err != nil {
+		return err
+	}
+	defer func() { closeHTTP(drain) }()
+
+	if err := eng.StartSources(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	server.SetPhase(api.Ready)
+	log.InfoContext(ctx, "engine ready", "channels", len(cfg.Channels), "data", cfg.DataDir, "server", id)
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("the API failed: %w", err)
+	}
+	end()
+	log.InfoContext(ctx, "shutting down", "within", drainTime)
+	server.SetPhase(api.ShuttingDown)
+	if drainErr := eng.StopSources(drain); drainErr != nil {
+		// Their senders have no acknowledgement and send again: nothing is lost.
+		log.WarnContext(ctx, "messages being received were cut off", "err", drainErr)
+	}
+	return err
+}
+
+// listenHTTP serves handler on addr. The channel gets the error of a server that
+// ended by itself.
+func listenHTTP(ctx context.Context, addr string, handler http.Handler, log *slog.Logger) (<-chan error, func(context.Context), error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the API's port (PORT, HTTP_HOST): %w", err)
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      90 * time.Second, // a command may drain for a minute
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	log.InfoContext(ctx, "API listens", "addr", ln.Addr().String())
+	failed, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}()
+	return failed, func(drain context.Context) {
+		if server.Shutdown(drain) != nil {
+			_ = server.Close() // the time is over
+		}
+		<-done
+	}, nil
+}

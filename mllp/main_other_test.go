@@ -1,0 +1,11 @@
+//go:build !unix
+
+package mllp_test
+
+import (
+	"testing"
+
+	"github.com/carewire/carewire/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }

@@ -1,0 +1,5 @@
+//go:build race
+
+package mllp_test
+
+const raceDetector = true
