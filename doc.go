@@ -5,6 +5,8 @@
 //   - [github.com/carewire/carewire/tlsprops] turns a typed, JSON- and
 //     YAML-friendly TLS configuration into a *tls.Config that renews itself when
 //     the files change.
+//   - [github.com/carewire/carewire/keystore] opens the key stores of Java
+//     programs, for crypto/tls or to convert them to PEM.
 //   - [github.com/carewire/carewire/mllp] listens and dials MLLP, the transport
 //     of HL7 version 2, in plain and over TLS.
 //   - [github.com/carewire/carewire/cluster] protects the endpoints by which the

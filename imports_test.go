@@ -22,8 +22,12 @@ var rules = map[string]struct {
 }{
 	"":         {},
 	"cluster":  {},
-	"tlsprops": {},
-	"mllp":     {packages: []string{"tlsprops", "internal/netserver"}},
+	"tlsprops": {packages: []string{"internal/pbe"}},
+	"keystore": {
+		packages: []string{"tlsprops", "internal/pbe"}, // tlsprops for the types of its Decoder
+		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
+	},
+	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {

@@ -50,9 +50,12 @@ func TestEveryFormThatOpenSSLWritesOpensToTheSameKey(t *testing.T) {
 			forms["PBES2 "+cipher+" "+prf] = []string{"pkcs8", "-topk8", "-v2", cipher, "-v2prf", "hmacWith" + prf}
 		}
 	}
-	for _, scheme := range pbeSchemes {
-		forms[scheme.name] = []string{"pkcs8", "-topk8", "-v1", scheme.name}
-		forms[scheme.name+" single iteration"] = []string{"pkcs8", "-topk8", "-v1", scheme.name, "-iter", "1"}
+	for _, scheme := range []string{
+		"PBE-MD5-DES", "PBE-MD5-RC2-64", "PBE-SHA1-DES", "PBE-SHA1-RC2-64", "PBE-SHA1-RC4-128",
+		"PBE-SHA1-RC4-40", "PBE-SHA1-3DES", "PBE-SHA1-2DES", "PBE-SHA1-RC2-128", "PBE-SHA1-RC2-40",
+	} {
+		forms[scheme] = []string{"pkcs8", "-topk8", "-v1", scheme}
+		forms[scheme+" single iteration"] = []string{"pkcs8", "-topk8", "-v1", scheme, "-iter", "1"}
 	}
 	for cipher := range traditionalCiphers {
 		forms["traditional "+cipher] = []string{"pkey", "-traditional", "-" + strings.ToLower(cipher)}

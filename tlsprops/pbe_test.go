@@ -5,12 +5,11 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
-	"crypto/md5"
 	"crypto/pbkdf2"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"strings"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/carewire/carewire/internal/pbe"
 )
 
 // The structures of an encrypted key, for tests to build good and bad ones.
@@ -89,7 +90,7 @@ func TestAKeyLengthInThePBKDF2ParametersIsAcceptedIfRight(t *testing.T) {
 			require.NoError(t, err)
 			assertSameKey(t, want, key)
 		} else {
-			assert.ErrorContains(t, err, "PBKDF2 asks for a key of another length than the 32 bytes")
+			assert.ErrorContains(t, err, "PBKDF2 asks for a key of another length than")
 		}
 	}
 }
@@ -99,31 +100,17 @@ func TestBothEncodingsOfAnEmptyPassphraseOpenAPKCS12Key(t *testing.T) {
 	want, plain := plainKey(t, "ec.pem"), goldenDER(t, "ec.pem")
 	salt := []byte("saltsalt")
 	for _, password := range [][]byte{nil, {0, 0}} {
-		block, err := des.NewTripleDESCipher(pkcs12Key(pkcs12ForKey, password, salt, 3, 24))
+		block, err := des.NewTripleDESCipher(pbe.PKCS12Key(sha1.New, pbe.PKCS12ForKey, password, salt, 3, 24))
 		require.NoError(t, err)
 		der := mustMarshal(t, encryptedKey{
 			algorithm{pkcs123DESOID, pbeParameters{salt, 3}},
-			encryptCBC(block, pkcs12Key(pkcs12ForIV, password, salt, 3, 8), plain),
+			encryptCBC(block, pbe.PKCS12Key(sha1.New, pbe.PKCS12ForIV, password, salt, 3, 8), plain),
 		})
 		key, encrypted, err := parseKey(encryptedPEM(der), "", nil)
 		require.NoError(t, err)
 		assert.True(t, encrypted)
 		assertSameKey(t, want, key)
 	}
-}
-
-func TestPKCS12PasswordsAreUTF16WithANULAtTheEnd(t *testing.T) {
-	for passphrase, want := range map[string]string{
-		"ab":   "006100620000",
-		"ä":    "00e40000",
-		"\xe4": "00e40000", // ISO 8859-1, which is no UTF-8
-		"日":    "65e50000",
-		"😀":    "d83dde000000", // a surrogate pair
-	} {
-		assert.Equal(t, []string{want}, []string{hex.EncodeToString(bmpPasswords(passphrase)[0])}, "%q", passphrase)
-		assert.Len(t, bmpPasswords(passphrase), 1)
-	}
-	assert.Equal(t, [][]byte{{0, 0}, nil}, bmpPasswords(""))
 }
 
 // What an encrypted key asks for is checked before anything is computed: each of
@@ -206,27 +193,6 @@ func TestAnUnknownPartOfPBES2IsNamedByItsOID(t *testing.T) {
 	}
 }
 
-func TestPaddingThatCBCDoesNotMakeIsRefused(t *testing.T) {
-	block, err := aes.NewCipher(make([]byte, 16))
-	require.NoError(t, err)
-	iv := make([]byte, aes.BlockSize)
-	for name, plain := range map[string][]byte{
-		"of no bytes":      make([]byte, 32),
-		"of 17 bytes":      bytes.Repeat([]byte{17}, 32),
-		"of 32 bytes":      bytes.Repeat([]byte{32}, 32),
-		"of unequal bytes": append(make([]byte, 29), 2, 3, 3),
-		"longer than data": bytes.Repeat([]byte{0xff}, 16),
-	} {
-		data := make([]byte, len(plain))
-		cipher.NewCBCEncrypter(block, iv).CryptBlocks(data, plain)
-		_, err := decryptCBC(block, iv, data)
-		assert.ErrorIs(t, err, ErrIncorrectPassphrase, name)
-	}
-	plain, err := decryptCBC(block, iv, encryptCBC(block, iv, make([]byte, 32)))
-	require.NoError(t, err, "a whole block of padding")
-	assert.Equal(t, make([]byte, 32), plain)
-}
-
 func TestABadTraditionalHeaderIsRefused(t *testing.T) {
 	good := string(golden(t, "rsa-traditional-aes256.pem"))
 	_, info, _ := strings.Cut(good, "DEK-Info: ")
@@ -269,32 +235,4 @@ func pemWith(headers map[string]string, der []byte) string {
 		fmt.Fprintf(&text, "%s: %s\n", name, value)
 	}
 	return strings.Replace(pemOf("RSA PRIVATE KEY", der), "KEY-----\n", "KEY-----\n"+text.String()+"\n", 1)
-}
-
-func TestKeyDerivationDoesNotAllocateInItsLoop(t *testing.T) {
-	for name, derive := range map[string]func(iterations int){
-		"PKCS12": func(n int) { pkcs12Key(pkcs12ForKey, []byte("\x00a\x00\x00"), []byte("saltsalt"), n, 24) },
-		"PBKDF1": func(n int) { pbkdf1(md5.New(), "a", []byte("saltsalt"), n) },
-	} {
-		few := testing.AllocsPerRun(10, func() { derive(1) })
-		many := testing.AllocsPerRun(10, func() { derive(1000) })
-		assert.Equal(t, few, many, name)
-	}
-}
-
-func BenchmarkKeyDerivation(b *testing.B) {
-	b.Run("PKCS12", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			pkcs12Key(pkcs12ForKey, []byte("\x00a\x00\x00"), []byte("saltsalt"), 2048, 24)
-		}
-	})
-	b.Run("PBKDF2", func(b *testing.B) { // the standard library's, to compare with
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := pbkdf2.Key(sha256.New, "a", []byte("saltsalt"), 2048, 32); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

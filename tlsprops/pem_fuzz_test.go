@@ -10,7 +10,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -146,8 +145,8 @@ func FuzzDecryptPKCS8(f *testing.F) {
 	})
 	block, _ := pem.Decode(sealedPEM(f))
 	f.Add(block.Bytes, goldenPassphrase)
-	for oid := range pbeSchemes {
-		f.Add(mustMarshal(f, encryptedKey{algorithm{parseOID(f, oid), pbeParameters{[]byte("saltsalt"), 2}}, make([]byte, 16)}), "")
+	for _, oid := range []asn1.ObjectIdentifier{md5DESOID, pkcs123DESOID, pkcs12RC4OID} {
+		f.Add(mustMarshal(f, encryptedKey{algorithm{oid, pbeParameters{[]byte("saltsalt"), 2}}, make([]byte, 16)}), "")
 	}
 	f.Fuzz(func(t *testing.T, der []byte, passphrase string) {
 		if asksForMuch(der) {
@@ -164,16 +163,6 @@ func FuzzDecryptPKCS8(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, plain, again)
 	})
-}
-
-func parseOID(tb testing.TB, text string) (oid asn1.ObjectIdentifier) {
-	tb.Helper()
-	for arc := range strings.SplitSeq(text, ".") {
-		n, err := strconv.Atoi(arc)
-		require.NoError(tb, err)
-		oid = append(oid, n)
-	}
-	return oid
 }
 
 func FuzzDecryptTraditional(f *testing.F) {

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/carewire/carewire/internal/pbe"
 )
 
 // Keys encrypted in the way of OpenSSL before PKCS #8: two headers of the PEM
@@ -46,17 +48,18 @@ func (b *pemBlock) decryptTraditional(passphrase string) ([]byte, error) {
 	if err != nil || len(iv) != scheme.blockSize {
 		return nil, errors.New("a DEK-Info header whose initialization vector is damaged")
 	}
-	if err := checkCBC(b.der, scheme.blockSize); err != nil {
+	if err := pbe.CheckCBC(b.der, scheme.blockSize); err != nil {
 		return nil, err
 	}
 	if fips140.Enforced() {
-		return nil, fipsError("a key derived by MD5")
+		return nil, explain(&pbe.UnsupportedError{Name: "a key derived by MD5", FIPS: true})
 	}
 	block, err := scheme.cipher(traditionalKey(passphrase, iv[:8], scheme.keyLen))
 	if err != nil {
 		return nil, err
 	}
-	return decryptCBC(block, iv, b.der)
+	plain, err := pbe.DecryptCBC(block, iv, b.der)
+	return plain, explain(err)
 }
 
 // traditionalKey is OpenSSL's EVP_BytesToKey with MD5 and a single iteration.
