@@ -7,6 +7,8 @@
 //	carewire tls probe lab.example.org:6661 --ca certs/ca.crt --cert certs/client.crt --key certs/client.key
 //	carewire tls probe mail.example.org:587 --starttls smtp
 //	carewire tls expiry --within 30d certs/*.crt
+//	carewire keystore convert mirth-keystore.jks --storepass-file pass --out certs
+//	carewire keystore mirth /opt/mirthconnect/appdata --out certs
 //	carewire mllp listen --addr 127.0.0.1:2575 --out received
 //	carewire mllp send --addr 127.0.0.1:2575 messages.hl7
 //	carewire mllp send --addr 127.0.0.1:2575 --repeat 1000 --conns 4 --quiet messages.hl7

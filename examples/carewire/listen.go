@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carewire/carewire/keystore"
 	"github.com/carewire/carewire/mllp"
 	"github.com/carewire/carewire/tlsprops"
 )
@@ -84,6 +85,7 @@ func (c *listenCmd) secure(server *mllp.Server) error {
 		PassphraseFile:    c.PassphraseFile,
 		TrustStorePath:    c.CA,
 		RequireClientCert: c.CA != "",
+		Decoder:           keystore.Decoder,
 	}
 	source, err := tlsprops.Load(properties)
 	if err != nil {

@@ -36,6 +36,12 @@ type commandLine struct {
 		Expiry expiryCmd `cmd:"" help:"List the certificates of PEM files and when they expire."`
 	} `cmd:"" name:"tls" help:"Make and look at certificates and TLS servers."`
 
+	Keystore struct {
+		List    keystoreListCmd    `cmd:"" help:"Show what a Java key store, or another file of keys, holds."`
+		Convert keystoreConvertCmd `cmd:"" help:"Turn a key store into PEM files, or into PKCS#12."`
+		Mirth   keystoreMirthCmd   `cmd:"" help:"Turn the key store of a Mirth installation into PEM files and settings."`
+	} `cmd:"" help:"Read and convert JKS, JCEKS and PKCS#12 key stores."`
+
 	MLLP struct {
 		Send   sendCmd   `cmd:"" help:"Send HL7 messages and print their acknowledgements."`
 		Listen listenCmd `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`

@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/carewire/carewire/keystore"
 	"github.com/carewire/carewire/tlsprops"
 )
 
 // clientTLS are the flags of a command that opens TLS connections.
 type clientTLS struct {
-	CA             string `name:"ca" placeholder:"FILE" help:"Authorities to trust (PEM), in place of the system's."`
+	CA             string `name:"ca" placeholder:"FILE" help:"Authorities to trust (PEM, JKS or PKCS#12), in place of the system's."`
 	Cert           string `placeholder:"FILE" help:"Client certificate (PEM), with its chain."`
-	Key            string `placeholder:"FILE" help:"Private key of the certificate (PEM)."`
+	Key            string `placeholder:"FILE" help:"Private key of the certificate (PEM, or a JKS or PKCS#12 key store)."`
 	PassphraseFile string `placeholder:"FILE" help:"File that holds the passphrase of an encrypted key."`
 	Name           string `placeholder:"NAME" help:"Name to ask for (SNI) and to find in the server's certificate, in place of the host's."`
 }
@@ -30,6 +31,7 @@ func (f *clientTLS) properties() tlsprops.TlsProperties {
 		KeyStorePath:   f.Key,
 		PassphraseFile: f.PassphraseFile,
 		SniServerName:  f.Name,
+		Decoder:        keystore.Decoder,
 	}
 }
 

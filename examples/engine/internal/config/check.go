@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/carewire/carewire/keystore"
 	"github.com/carewire/carewire/tlsprops"
 )
 
@@ -308,6 +309,7 @@ func (d *decoder) tls(key string, p tlsprops.TlsProperties, role tlsprops.Role, 
 	if !d.cleanUnder(key) {
 		return // what is wrong already would only be reported again in other words
 	}
+	p.Decoder = keystore.Decoder // as the engine sets it
 	err := p.ValidateFor(role)
 	if err == nil && p.Enabled {
 		err = loadTLS(p, role, host)

@@ -334,6 +334,25 @@ func TestTLSThatCannotBeHonouredIsRefusedAtItsLine(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestTLSPathsMayNameJavaKeyStores(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"kinds.jks", "trust.pkcs12"} {
+		data, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "keystore", "testdata", "stores", name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	path := filepath.Join(dir, "engine.yaml")
+	load := func(tls string) error {
+		require.NoError(t, os.WriteFile(path, []byte(strings.Replace(good, "transmissionMode: MLLP", tls, 1)), 0o600))
+		_, err := config.Load(path, environment(nil))
+		return err
+	}
+	const tls = "tls: {enabled: true, keyStorePath: kinds.jks, keyAlias: EC256, trustStorePath: trust.pkcs12, requireClientCert: true, passphrase: "
+	require.NoError(t, load(tls+"changeit}"))
+	assert.ErrorContains(t, load(tls+"mistaken}"), "incorrect password")
+	assert.ErrorContains(t, load("tls: {enabled: true, keyStorePath: kinds.jks, passphrase: changeit}"), "7 private keys: name the alias of one")
+}
+
 func FuzzLoadNeverPanicsOrShowsAValue(f *testing.F) {
 	f.Add(good)
 	f.Add("channels: [{id: a, source: {type: tcp}}]")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/keystore"
 	"github.com/carewire/carewire/mllp"
 	"github.com/carewire/carewire/tlsprops"
 )
@@ -53,6 +54,7 @@ func tlsFor(p *tlsprops.TlsProperties, log *slog.Logger, opts Options) *tlsprops
 	own := *p
 	own.ReloadInterval = opts.TLSReloadInterval
 	own.Logger = log
+	own.Decoder = keystore.Decoder // so that JKS and PKCS#12 files may be named
 	return &own
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/mllp"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // serial returns the serial number of the certificate that addr shows.
@@ -48,6 +49,16 @@ func TestCertificateIsExchangedWithoutARestart(t *testing.T) {
 	assert.Equal(t, second, serial(t, addr, p))
 	send(t, dial(t, addr, p.client()), "M4")
 	assert.Equal(t, int64(4), e.stats("adt").Received)
+}
+
+func TestAListenerServesFromAJavaKeyStore(t *testing.T) {
+	stores := filepath.Join("..", "..", "..", "..", "keystore", "testdata", "stores")
+	ch := channel("adt", toFile("archive", t.TempDir()))
+	ch.Source.TCP.TLS = &tlsprops.TlsProperties{Enabled: true, KeyStorePath: filepath.Join(stores, "mirth.jks"), Passphrase: "KqVh3TtYwR8a", KeyPassphrase: "Zx81mPnLcD0e"}
+	e := start(t, openStore(t, t.TempDir()), ch)
+	client := &tlsprops.TlsProperties{Enabled: true, TrustStorePath: filepath.Join("..", "..", "..", "..", "keystore", "testdata", "pki", "root.crt"), SniServerName: "localhost"}
+	send(t, dial(t, e.addr("adt"), client), "M1")
+	assert.Equal(t, int64(1), e.stats("adt").Received)
 }
 
 func TestClientsWithoutATrustedCertificateAreTurnedAway(t *testing.T) {
