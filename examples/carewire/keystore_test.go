@@ -83,7 +83,8 @@ func TestAMirthInstallationIsConvertedWithItsOwnProperties(t *testing.T) {
 	assert.Contains(t, r.err, "there is no mirth.properties in")
 
 	require.NoError(t, os.WriteFile(filepath.Join(root, "conf", "mirth.properties"), []byte(
-		"# Mirth\r\ndir.appdata = appdata\r\nkeystore.path = ${dir.appdata}/keystore.jks\r\nkeystore.storepass = KqVh3TtYwR8a\r\nkeystore.keypass = Zx81mPnLcD0e\r\nkeystore.type = JCEKS\r\n"), 0o600))
+		"# Mirth\r\ndir.appdata = appdata\r\nkeystore.path = ${dir.appdata}/keystore.jks\r\nkeystore.storepass = KqVh3TtYwR8a\r\nkeystore.keypass = Zx81mPnLcD0e\r\nkeystore.type = JCEKS\r\n",
+	), 0o600))
 	r = carewire(t, "keystore", "mirth", appdata, "--out", out)
 	require.Equal(t, exitOK, r.status, r.err)
 	assert.Contains(t, r.out, "tls:\n  enabled: true\n  keyStorePath: ")
