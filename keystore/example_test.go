@@ -3,7 +3,6 @@ package keystore_test
 import (
 	"crypto/tls"
 	"fmt"
-	"log"
 	"os"
 	"path/filepath"
 
@@ -19,7 +18,8 @@ func Example() {
 		KeyPassword: "Zx81mPnLcD0e", // keystore.keypass
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(s.Format, s.Integrity)
 	for _, e := range s.Entries {
@@ -34,11 +34,13 @@ func Example() {
 func ExampleStore_WritePEMFiles() {
 	s, err := keystore.OpenFile("testdata/stores/keyplusca.jks", keystore.Options{Password: "changeit"})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	names, err := s.WritePEMFiles(filepath.Join(dir, "certs"), keystore.PEMOptions{})
@@ -49,13 +51,15 @@ func ExampleStore_WritePEMFiles() {
 func ExampleStore_TLSCertificate() {
 	s, err := keystore.OpenFile("testdata/stores/kinds.jks", keystore.Options{Password: "changeit"})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	cert, err := s.TLSCertificate("ec256")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{Certificates: []tls.Certificate{*cert}}
 	fmt.Println(len(config.Certificates), cert.Leaf.Subject)
 	// Output: 1 CN=ec256
 }
@@ -71,7 +75,8 @@ func ExampleDecoder() {
 		Decoder:        keystore.Decoder,
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	config, err := source.ServerConfig()
 	fmt.Println(config != nil, err)

@@ -63,9 +63,6 @@ func (f Format) String() string {
 
 func (f Format) description() string { return formats[f].description }
 
-// readable tells whether Open reads the format.
-func (f Format) readable() bool { return f >= FormatJKS && f <= FormatDER }
-
 const (
 	magicJKS   = 0xfeedfeed
 	magicJCEKS = 0xcececece

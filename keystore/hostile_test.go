@@ -218,11 +218,12 @@ func TestADerivationThatWouldTakeTooLongIsRefusedBeforeItBegins(t *testing.T) {
 			require.NotEmpty(t, s.Entries, name)
 			err = s.Entries[len(s.Entries)-1].Err
 		}
-		var limit *keystore.LimitError
-		if !errors.As(err, &limit) {
+		if _, ok := errors.AsType[*keystore.LimitError](err); !ok {
 			assert.ErrorIs(t, err, keystore.ErrFormat, name) // a length beyond every use
 		}
-		assert.Less(t, time.Since(start), 10*time.Second, name) // 5 s; the race detector is slower
+		if !raceDetector { // which is ten times as slow
+			assert.Less(t, time.Since(start), 5*time.Second, name)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package keystore
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // JCEKS keeps a secret key as a Java object without its length before it, so
@@ -99,7 +100,7 @@ func (r *javaReader) content(depth int) (any, error) {
 	if depth > maxJavaDepth {
 		return nil, malformed("%s nests deeper than %d", inObject, maxJavaDepth)
 	}
-	code, err := r.u1(inObject)
+	code, err := r.u1()
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +173,7 @@ func (r *javaReader) classDesc(depth int) (*javaClass, error) {
 
 // oneClass reads one class; more tells whether its super class follows.
 func (r *javaReader) oneClass(depth int) (class *javaClass, more bool, err error) {
-	code, err := r.u1(inObject)
+	code, err := r.u1()
 	if err != nil {
 		return nil, false, err
 	}
@@ -205,7 +206,7 @@ func (r *javaReader) oneClass(depth int) (class *javaClass, more bool, err error
 	if err = r.remember(class); err != nil {
 		return nil, false, err
 	}
-	if class.flags, err = r.u1(inObject); err != nil {
+	if class.flags, err = r.u1(); err != nil {
 		return nil, false, err
 	}
 	count, err := r.u2(inObject)
@@ -224,7 +225,7 @@ func (r *javaReader) field(class *javaClass, depth int) error {
 	if err := r.account.item(); err != nil {
 		return err
 	}
-	kind, err := r.u1(inObject)
+	kind, err := r.u1()
 	if err != nil {
 		return err
 	}
@@ -262,7 +263,7 @@ func (r *javaReader) annotation(depth int) error {
 			return nil
 		case tcBlockData:
 			r.off++
-			n, err := r.u1(inObject)
+			n, err := r.u1()
 			if err != nil {
 				return err
 			}
@@ -316,8 +317,7 @@ func (r *javaReader) object(depth int) (any, error) {
 			return nil, malformed("%s has more than %d super classes", inObject, maxSuperClasses)
 		}
 	}
-	for i := len(classes) - 1; i >= 0; i-- {
-		c := classes[i]
+	for _, c := range slices.Backward(classes) {
 		if c.flags&^flagWriteMethod != flagSerializable {
 			return nil, malformed("%s of class %q says how it is serialized in a way that is not known", inObject, c.name)
 		}

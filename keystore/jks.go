@@ -38,8 +38,8 @@ func (c *cursor) bytes(n int64, what string) ([]byte, error) {
 	return b, nil
 }
 
-func (c *cursor) u1(what string) (byte, error) {
-	b, err := c.bytes(1, what)
+func (c *cursor) u1() (byte, error) {
+	b, err := c.bytes(1, inObject) // where alone there are single bytes
 	if err != nil {
 		return 0, err
 	}

@@ -161,7 +161,7 @@ func pbmac1(der []byte) (*macDigest, error) {
 	}
 	return &macDigest{
 		cost:      kdf.Cost(kdf.KeyLen),
-		spellings: pbe.PBES2Passwords,
+		spellings: pbe.UTF8Passwords,
 		size:      newHash().Size(),
 		sum: func(password, message []byte) ([]byte, error) {
 			key, err := kdf.Key(password, kdf.KeyLen)

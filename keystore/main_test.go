@@ -111,3 +111,13 @@ func pemBytes(tb testing.TB, name string) []byte {
 	require.NotNil(tb, block, name)
 	return block.Bytes
 }
+
+// skipManyIterations skips a test under the race detector that opens the golden
+// store file, if that is one of GnuTLS or NSS: they have 600,000 iterations in
+// each part, and there is no second goroutine to race with.
+func skipManyIterations(tb testing.TB, file string) {
+	tb.Helper()
+	if raceDetector && (strings.HasPrefix(file, "g-") || strings.HasPrefix(file, "n-")) {
+		tb.Skip("skipped under the race detector: ten times as slow, and runs without it as well")
+	}
+}

@@ -105,7 +105,7 @@ func parsePBES2(parameters asn1.RawValue, more []KDF) (*Scheme, error) {
 	}
 	return &Scheme{
 		iterations: cost,
-		spellings:  PBES2Passwords,
+		spellings:  UTF8Passwords,
 		blockSize:  scheme.blockSize,
 		open: func(password, data []byte) ([]byte, error) {
 			key, err := derive(password)
@@ -200,9 +200,9 @@ func pbkdf2Derivation(der []byte, keyLen int) (cost int, derive func([]byte) ([]
 	return p.Iterations, func(password []byte) ([]byte, error) { return p.Key(password, keyLen) }, nil
 }
 
-// PBES2Passwords spells a password as RFC 8018 section 3 has it, and then in ISO
+// UTF8Passwords spells a password as RFC 8018 section 3 has it, and then in ISO
 // 8859-1, as RSA's libraries for Java do.
-func PBES2Passwords(password string) [][]byte {
+func UTF8Passwords(password string) [][]byte {
 	out := asIs(password)
 	var latin1 []byte
 	for _, r := range password {
