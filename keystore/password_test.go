@@ -143,7 +143,7 @@ func TestNoErrorAndNothingPrintedHoldsAPasswordOrAKey(t *testing.T) {
 			text := fmt.Sprintf(verb, v)
 			assert.NotContains(t, text, secret)
 			assert.NotContains(t, text, hexOf(key[40:60]), verb)
-			assert.NotContains(t, text, strings.Trim(fmt.Sprint(key[40:60]), "[]"), verb)
+			assert.NotContains(t, text, strings.Trim(fmt.Sprintf("%d", key[40:60]), "[]"), verb)
 		}
 	}
 	_, err = s.TLSCertificate("a")

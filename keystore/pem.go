@@ -91,8 +91,8 @@ func (f *pkcs12File) traditional(block *pem.Block, alias string) ([]byte, error)
 		return nil, ErrPasswordRequired
 	}
 	for _, password := range passwords {
-		// Deprecated because nobody should make such files. They exist.
-		der, err := x509.DecryptPEMBlock(block, []byte(password)) //nolint:staticcheck // see above
+		//lint:ignore SA1019 deprecated because nobody should make such files: they exist
+		der, err := x509.DecryptPEMBlock(block, []byte(password)) //nolint:staticcheck // as above
 		if err != nil {
 			continue
 		}
