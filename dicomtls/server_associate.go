@@ -40,9 +40,7 @@ func (c *conn) associate(ctx context.Context) *ending {
 		return &ending{reason: ReasonAssociateTimeout}
 	case errors.Is(err, io.EOF):
 		c.cfg.tell(ctx, Event{Kind: EventProbe, RemoteAddr: c.info.RemoteAddr, TLS: c.info.TLS})
-		c.net.Close()
-		c.net = nil
-		return &ending{reason: ReasonPeerClosed}
+		return &ending{}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &ending{reason: ReasonPeerClosed}
 	default:

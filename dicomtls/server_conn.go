@@ -61,7 +61,7 @@ func (c *conn) Busy() bool { return c.busy.Load() }
 // An ending says why and how a connection ends. It is an error so that it can be
 // returned through the layers.
 type ending struct { //nolint:errname // it says how, not only that
-	reason Reason
+	reason Reason // empty: there is nothing to tell of
 	err    error  // for the event; may be nil
 	pdu    []byte // the last word; nil: none
 	detail string
@@ -172,17 +172,15 @@ func (c *conn) finish(ctx context.Context, end *ending) {
 		c.reported(notAnswered(end))
 		c.reported = nil
 	}
-	if c.net == nil {
-		return
-	}
+	var err error
 	if end.pdu != nil {
-		_, err := c.l.write(end.pdu, lastPDU)
+		_, err = c.l.write(end.pdu, lastPDU)
+	}
+	if end.reason != "" {
 		c.cfg.tell(ctx, e)
-		if err == nil {
-			c.linger(end)
-		}
-	} else {
-		c.cfg.tell(ctx, e)
+	}
+	if end.pdu != nil && err == nil {
+		c.linger(end)
 	}
 	c.net.Close()
 }
