@@ -135,7 +135,7 @@ func TestAScanAcceptsWhatHoldsTogether(t *testing.T) {
 		"tags that begin again in each item": explicit().header(0x00091000, "SQ", undefined).
 			delimiter(item, undefined).element(0x00080005, "CS", "").delimiter(itemEnd, 0).
 			delimiter(item, undefined).element(0x00080005, "CS", "").delimiter(itemEnd, 0).delimiter(sequenceEnd, 0).Bytes(),
-		"padding at the end": explicit().element(0xFFFCFFFC, "OB", "\x00\x00\x00\x00").Bytes(),
+		"padding at the end":   explicit().element(0xFFFCFFFC, "OB", "\x00\x00\x00\x00").Bytes(),
 		"a VR that is to come": append(explicit().Bytes(), 9, 0, 1, 16, 'Z', 'Z', 0, 0, 2, 0, 0, 0, 1, 2),
 		"a VR that is none":    append(explicit().Bytes(), 9, 0, 1, 16, '?', '?', 2, 0, 1, 2),
 	} {

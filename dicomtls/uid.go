@@ -37,7 +37,7 @@ func validUID(s string) bool {
 // storageClasses are the roots of the storage SOP classes of PS3.6. Query and
 // retrieve, work lists and print have others.
 var storageClasses = []string{
-	"1.2.840.10008.5.1.4.1.1.", // the storage classes of images, documents, plans
+	"1.2.840.10008.5.1.4.1.1.",                         // the storage classes of images, documents, plans
 	"1.2.840.10008.5.1.1.29", "1.2.840.10008.5.1.1.30", // hardcopy, retired
 	"1.2.840.10008.5.1.4.34.7", "1.2.840.10008.5.1.4.34.10", // RT delivery instructions
 	"1.2.840.10008.5.1.4.38.1", "1.2.840.10008.5.1.4.39.1", // hanging protocols, palettes
