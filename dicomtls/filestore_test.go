@@ -101,7 +101,7 @@ func TestWhatIsNotStoredLeavesNothingBehind(t *testing.T) {
 		"a class that is no UID":  {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) { r.SOPClassUID = "CT" }, dicomtls.StatusDataSetMismatch},
 		"no UIDs inside": {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) {
 			r.Body = bytes.NewReader(good[len(explicit().Bytes()):])
-		}, dicomtls.StatusDataSetMismatch},
+		}, dicomtls.StatusCannotUnderstand},
 		"an element cut short": {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) { r.Body = bytes.NewReader(good[:len(good)-3]) }, dicomtls.StatusCannotUnderstand},
 		"a header cut short":   {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) { r.Body = bytes.NewReader(good[:len(good)-12]) }, dicomtls.StatusCannotUnderstand},
 		"noise": {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) {
