@@ -85,7 +85,6 @@ type AssociationInfo struct {
 	// that is sent to the peer.
 	MaxPDUBytes int
 	// Window is how many operations the requestor may have under way at a time.
-	// 0: any number.
 	Window int
 	// Identity is who the requestor says to be beyond the AE title; nil if it
 	// did not say. IdentityResponse is what the acceptor answered; nil if it did not.

@@ -27,6 +27,7 @@ const (
 	StatusNoSuchAction          Status = 0x0123
 	StatusNotAuthorized         Status = 0x0124
 	StatusDuplicateInvocation   Status = 0x0210
+	StatusMissingAttribute      Status = 0x0120
 	StatusUnrecognizedOperation Status = 0x0211
 	StatusMistypedArgument      Status = 0x0212
 	StatusResourceLimitation    Status = 0x0213
@@ -93,6 +94,7 @@ var statusTexts = map[Status]string{
 	StatusNoSuchAction:          "no such action",
 	StatusNotAuthorized:         "not authorized",
 	StatusDuplicateInvocation:   "duplicate invocation",
+	StatusMissingAttribute:      "missing attribute",
 	StatusUnrecognizedOperation: "unrecognized operation",
 	StatusMistypedArgument:      "mistyped argument",
 	StatusResourceLimitation:    "resource limitation",
