@@ -197,8 +197,8 @@ func TestDCMTKReadsAConvertedObjectAsItsOwn(t *testing.T) {
 		if f.meta.SOPClassUID == "" || f.meta.SOPInstanceUID == "" || len(f.data) > 40<<10 {
 			continue
 		}
-		for n := range 2 { // of the four for each file, in turn, for the programs take their time
-			to := native[(i+n)%len(native)]
+		{ // one of the four for each file, in turn, for the programs take their time
+			to := native[i%len(native)]
 			out, err := convert(f.data, f.meta.TransferSyntaxUID, to)
 			require.NoError(t, err, "%s to %s", name, to)
 			meta := f.meta
@@ -225,5 +225,5 @@ func TestDCMTKReadsAConvertedObjectAsItsOwn(t *testing.T) {
 			compared++
 		}
 	}
-	assert.Greater(t, compared, 40)
+	assert.Greater(t, compared, 25)
 }

@@ -38,7 +38,7 @@ func instance(n int) string { return fmt.Sprintf("%s.%d", anInstance, n) }
 // object is the n-th object: some hundred KiB of its own number.
 func object(n int) *dicomtls.StoreRequest {
 	data := new(builder).uids(ctStorage, instance(n)).element(pixelData, "OB", strings.Repeat(fmt.Sprintf("%08d", n), 50_000)).Bytes()
-	r := request(data)
+	r := storeOf(data)
 	r.SOPInstanceUID = instance(n)
 	return r
 }

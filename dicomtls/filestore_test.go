@@ -22,8 +22,8 @@ import (
 	"github.com/carewire/carewire/dicomtls"
 )
 
-// request is a C-STORE of data under the UIDs that explicit() writes.
-func request(data []byte) *dicomtls.StoreRequest {
+// storeOf is a C-STORE of data under the UIDs that explicit() writes.
+func storeOf(data []byte) *dicomtls.StoreRequest {
 	return &dicomtls.StoreRequest{
 		Association: &dicomtls.AssociationInfo{CallingAE: "MODALITY"},
 		SOPClassUID: ctStorage, SOPInstanceUID: anInstance, TransferSyntaxUID: dicomtls.ExplicitVRLittleEndian,
@@ -62,7 +62,7 @@ func TestAnObjectIsAFileOfItsOwnToTheByte(t *testing.T) {
 	var told dicomtls.StoredObject
 	store := &dicomtls.FileStore{Dir: dir, Stored: func(_ context.Context, o dicomtls.StoredObject) error { told = o; return nil }}
 	data := explicit().element(0x00100010, "PN", "Doe^Jane").Bytes()
-	r := request(data)
+	r := storeOf(data)
 	// Whatever the pieces in which it comes.
 	r.Body = iotest.OneByteReader(bytes.NewReader(data))
 	require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), r))
@@ -124,7 +124,7 @@ func TestWhatIsNotStoredLeavesNothingBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			parent := t.TempDir()
 			store := &dicomtls.FileStore{Dir: filepath.Join(parent, "a", "b", "c"), MinFreeBytes: -1}
-			r := request(good)
+			r := storeOf(good)
 			test.change(r, store)
 			got := store.ServeStore(t.Context(), r)
 			assert.Equal(t, test.want, got, "%s", r.Comment)
@@ -145,12 +145,12 @@ func (silent) Read([]byte) (int, error) { return 0, nil }
 func TestTheSizeLimitIsOfTheDataSetAndIncludesItsLastByte(t *testing.T) {
 	data := explicit().Bytes()
 	store := &dicomtls.FileStore{Dir: t.TempDir(), MaxObjectBytes: int64(len(data))}
-	assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), request(data)))
+	assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), storeOf(data)))
 }
 
 func TestUncheckedStoresWhatDoesNotHoldTogether(t *testing.T) {
 	store := &dicomtls.FileStore{Dir: t.TempDir(), Unchecked: true}
-	require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), request([]byte("anything"))))
+	require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), storeOf([]byte("anything"))))
 	_, data := stored(t, filepath.Join(store.Dir, anInstance+".dcm"))
 	assert.Equal(t, "anything", string(data))
 }
@@ -173,11 +173,11 @@ func TestAnInstanceThatComesAgain(t *testing.T) {
 				told = append(told, o.Duplicate)
 				return nil
 			}}
-			require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), request(first)))
-			require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), request(first)), "a resend")
+			require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), storeOf(first)))
+			require.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), storeOf(first)), "a resend")
 			assert.Equal(t, []bool{false, policy != dicomtls.DuplicateOverwrite}, told)
 			assert.Equal(t, []string{anInstance + ".dcm"}, names(t, store.Dir))
-			assert.Equal(t, want.status, store.ServeStore(t.Context(), request(second)))
+			assert.Equal(t, want.status, store.ServeStore(t.Context(), storeOf(second)))
 			assert.Len(t, names(t, store.Dir), len(want.files))
 			for name, content := range want.files {
 				_, got := stored(t, filepath.Join(store.Dir, name))
@@ -196,7 +196,7 @@ func TestObjectsOfOneUIDThatComeAtTheSameTimeAreAllKept(t *testing.T) {
 		for range 2 { // each twice
 			wg.Go(func() {
 				data := explicit().element(0x00100010, "PN", strings.Repeat(fmt.Sprint(n), 600_000)[:60_000]).Bytes()
-				assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), request(data)))
+				assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), storeOf(data)))
 			})
 		}
 	}
@@ -224,9 +224,9 @@ func TestSuccessWaitsForTheProgram(t *testing.T) {
 		return nil
 	}}
 	data := explicit().Bytes()
-	assert.Equal(t, dicomtls.StatusOutOfResources, store.ServeStore(t.Context(), request(data)))
+	assert.Equal(t, dicomtls.StatusOutOfResources, store.ServeStore(t.Context(), storeOf(data)))
 	refuses = false
-	assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), request(data)))
+	assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), storeOf(data)))
 	assert.Equal(t, []string{anInstance + ".dcm"}, names(t, store.Dir))
 }
 
@@ -245,11 +245,11 @@ func TestTheLogOfAStoreSaysWhyAndNothingOfTheObject(t *testing.T) {
 	var log bytes.Buffer
 	store := &dicomtls.FileStore{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	data := explicit().element(0x00100010, "PN", "Doe^Jane").header(0x00100020, "LO", 90).Bytes()
-	store.ServeStore(t.Context(), request(data))
+	store.ServeStore(t.Context(), storeOf(data))
 	assert.Contains(t, log.String(), "C000")
 	require.NoError(t, os.Chmod(store.Dir, 0o500))
 	require.NoError(t, os.RemoveAll(store.Dir))
-	store.ServeStore(t.Context(), request(data))
+	store.ServeStore(t.Context(), storeOf(data))
 	assert.Contains(t, log.String(), "A700")
 	for _, secret := range []string{"Doe", anInstance, store.Dir} {
 		assert.NotContains(t, log.String(), secret)
