@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -202,6 +203,9 @@ func TestRealObjectsArriveAsDCMTKSendsThem(t *testing.T) {
 	objects, _ := sendable(t)
 	files := t.TempDir()
 	for _, o := range objects {
+		if strings.HasPrefix(filepath.Base(o.Name), "rtdose_rle") {
+			continue // has its UIDs as OB, and dcmsend says "31" for them
+		}
 		raw, err := os.ReadFile(o.Name)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(files, filepath.Base(o.Name)), raw, 0o600))
