@@ -36,7 +36,7 @@ const (
 //	A700  the disk is full or cannot be written, the object is too large, or
 //	      Stored failed: another try may help
 //	A900  the data set is of another SOP class or instance than was said
-//	C000  the data set does not hold together, or is empty
+//	C000  the data set does not hold together, or does not say what it is
 //	0111  the instance is there already, with another content (DuplicateReject)
 //
 // Dir must be set; every other zero field has a default. A Dir belongs to one
@@ -257,6 +257,9 @@ func (s *FileStore) read(in *spool, r *StoreRequest) error {
 		return err
 	}
 	err = Scan(in, r.TransferSyntaxUID, func(class, instance string) error {
+		if class == "" && instance == "" {
+			return &storeError{status: StatusCannotUnderstand, comment: "the data set does not say what it is"}
+		}
 		if class != r.SOPClassUID || instance != r.SOPInstanceUID {
 			return &storeError{status: StatusDataSetMismatch, comment: "the data set is of another SOP class or instance"}
 		}
