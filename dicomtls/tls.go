@@ -99,6 +99,14 @@ func (p *Properties) load(role tlsprops.Role) (*tlsSource, error) {
 	return s, nil
 }
 
+// Check is Validate and reads the files, as Server and Dialer do before they
+// begin: a program can so find out in time that they could not. The error is a
+// *[FieldError].
+func (p *Properties) Check(role tlsprops.Role) error {
+	_, err := p.load(role)
+	return err
+}
+
 // checkListenerKey refuses a certificate with which no handshake could succeed.
 func (p *Properties) checkListenerKey(s *tlsSource) error {
 	config, err := s.source.ServerConfig()
