@@ -244,3 +244,25 @@ func TestTheToolSendsToDCMTK(t *testing.T) {
 	}
 	t.Error("storescp did not start")
 }
+
+func TestCommitPrintsTheReport(t *testing.T) {
+	_, files := aStudy(t, 3)
+	server := &dicomtls.Server{Commit: dicomtls.CommitHandlerFunc(func(_ context.Context, r *dicomtls.CommitRequest) dicomtls.Status {
+		r.Report = &dicomtls.CommitReport{
+			TransactionUID: r.TransactionUID, Committed: r.References[1:],
+			Failed: []dicomtls.FailedReference{{Reference: r.References[0], Reason: dicomtls.StatusNoSuchObject}},
+		}
+		return dicomtls.StatusSuccess
+	})}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(ctx, ln) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	r := carewire(t, append([]string{"dicom", "commit", "--addr", ln.Addr().String()}, files...)...)
+	assert.Equal(t, exitNo, r.status, r.err)
+	assert.Contains(t, r.out, "NOT COMMITTED "+files[0]+"\t0112")
+	assert.Contains(t, r.out, "COMMITTED "+files[1]+"\n")
+	assert.Contains(t, r.err, "does not vouch for 1 object")
+}
