@@ -118,7 +118,8 @@ func (p *Properties) checkListenerKey(s *tlsSource) error {
 	}
 	if s.profile.rsaOnly {
 		return &FieldError{Field: fieldKeyStore, Path: p.KeyStore, Err: errors.New(
-			"the key is not RSA, and the only suite of this mode needs one (RFC 5246 section 7.4.2): use an RSA certificate, or set tls to bcp195")}
+			"the key is not RSA, and the only suite of this mode needs one (RFC 5246 section 7.4.2): use an RSA certificate, or set tls to bcp195",
+		)}
 	}
 	if s.profile.legacy && p.Logger != nil {
 		p.Logger.Warn("the listener's key is not RSA: peers that have only TLS_RSA_WITH_AES_128_CBC_SHA, Mirth Connect for one, cannot connect")

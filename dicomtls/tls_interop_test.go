@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,7 +137,7 @@ func TestOpenSSLAgreesWithEachModeOnItsSuitesAndNoOthers(t *testing.T) {
 			"s_server", "-accept", "127.0.0.1:{port}", "-cert", p.rsa, "-key", p.rsa, "-CAfile", p.ca, "-Verify", "1", "-verify_return_error", "-quiet",
 		}, peer.flags...)...)
 		for _, mode := range tlsModes {
-			want := contains(peer.modes, mode)
+			want := slices.Contains(peer.modes, mode)
 			state, err := connect(t, addr, clientConfig(t, p.sender(mode)))
 			assert.Equal(t, want, err == nil, "to s_server, %s, mode %s: %v", name, mode, err)
 			if want && peer.suite != 0 {
@@ -149,15 +150,6 @@ func TestOpenSSLAgreesWithEachModeOnItsSuitesAndNoOthers(t *testing.T) {
 			assert.Equal(t, want, err == nil && strings.Contains(out, "hello"), "from s_client, %s, mode %s: %s", name, mode, out)
 		}
 	}
-}
-
-func contains(modes []dicomtls.DicomTlsMode, mode dicomtls.DicomTlsMode) bool {
-	for _, m := range modes {
-		if m == mode {
-			return true
-		}
-	}
-	return false
 }
 
 // Debian's OpenSSL has no suite with 3DES; GnuTLS has.
