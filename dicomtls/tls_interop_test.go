@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -46,6 +47,7 @@ func program(t *testing.T, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, interop.Need(t, name), args...)
+	cmd.Env = append(os.Environ(), "TCP_NODELAY=1") // for DCMTK, which waits for delayed acknowledgements without
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -70,6 +72,7 @@ func background(t *testing.T, name string, args ...string) (addr string) {
 			actual[i] = strings.ReplaceAll(a, "{port}", port)
 		}
 		cmd := exec.Command(path, actual...)
+		cmd.Env = append(os.Environ(), "TCP_NODELAY=1")
 		in, err := cmd.StdinPipe() // s_server ends with its input
 		require.NoError(t, err)
 		var out bytes.Buffer
