@@ -173,9 +173,6 @@ type Proposal struct {
 	provider bool
 }
 
-// uncompressed are the transfer syntaxes that can be made of each other.
-var uncompressed = []string{ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
-
 // Propose returns what has to be proposed to send objects as they are: for each
 // SOP class and transfer syntax a context, so that the peer cannot choose between
 // them; and for uncompressed ones Implicit VR Little Endian besides, which
@@ -197,16 +194,51 @@ func Propose(objects []Object) []Proposal {
 
 // syntaxes returns the transfer syntaxes in which the object can be sent.
 func (o *Object) syntaxes() []string {
-	if !slices.Contains(uncompressed, o.TransferSyntaxUID) {
-		return []string{o.TransferSyntaxUID}
-	}
 	list := []string{o.TransferSyntaxUID}
-	for _, uid := range []string{ExplicitVRLittleEndian, ImplicitVRLittleEndian} {
-		if uid != o.TransferSyntaxUID {
+	for _, uid := range ownSyntaxes {
+		if uid != o.TransferSyntaxUID && CanConvert(o.TransferSyntaxUID, uid) {
 			list = append(list, uid)
 		}
 	}
 	return list
+}
+
+// converted returns the object in another transfer syntax.
+func (o *Object) converted(to string) *Object {
+	c := *o
+	c.TransferSyntaxUID, c.Size = to, 0
+	c.Open = func() (io.ReadCloser, error) {
+		src, err := o.Open()
+		if err != nil {
+			return nil, err
+		}
+		r, w := io.Pipe()
+		conv := &conversion{PipeReader: r, done: make(chan struct{})}
+		go func() {
+			defer close(conv.done)
+			defer src.Close() // what matters was read
+			err := Convert(w, src, o.TransferSyntaxUID, to)
+			if _, broken := errors.AsType[*DataSetError](err); broken {
+				err = fmt.Errorf("%w: %w", ErrBadObject, err)
+			}
+			_ = w.CloseWithError(err) // which never fails
+		}()
+		return conv, nil
+	}
+	return &c
+}
+
+// A conversion is a data set that is being converted while it is read.
+type conversion struct {
+	*io.PipeReader
+
+	done chan struct{} // closed when the converting goroutine has ended
+}
+
+func (c *conversion) Close() error {
+	err := c.PipeReader.Close()
+	<-c.done
+	return err
 }
 
 // bytesReader is a data set in memory.

@@ -38,7 +38,9 @@ func refusal(rsp command) *SendError {
 	return &SendError{Outcome: Refused, Status: Status(rsp.number(elStatus)), Comment: printable(cleanUID(rsp.value(elErrorComment)))}
 }
 
-// Store sends an object (C-STORE) and waits for the response. It returns the
+// Store sends an object (C-STORE) and waits for the response. If the peer takes
+// its SOP class, but not in the object's transfer syntax, an uncompressed data set
+// is converted into one that it takes. Store returns the
 // status success, or that of a warning, if the peer has stored it; the peer's
 // status and an error if it has not; and else an error alone. The error is a
 // *[SendError]:
@@ -66,7 +68,10 @@ func (a *Association) store(ctx context.Context, o *Object) (Status, *SendError)
 	}
 	pc := a.context(o.SOPClassUID, o.TransferSyntaxUID)
 	if pc == nil {
-		return 0, impossible(o.named(ErrNoContext))
+		if pc = a.convertible(o); pc == nil {
+			return 0, impossible(o.named(ErrNoContext))
+		}
+		o = o.converted(pc.TransferSyntax)
 	}
 	rsp, err := a.request(ctx, pc, func(id uint16) command {
 		return make(command, 0, 6).withUID(elAffectedClass, o.SOPClassUID).with(elField, cmdStore).with(elMessageID, id).
@@ -80,6 +85,18 @@ func (a *Association) store(ctx context.Context, o *Object) (Status, *SendError)
 	}
 	refused := refusal(rsp)
 	return refused.Status, refused
+}
+
+// convertible returns the first accepted presentation context in whose transfer
+// syntax the object can be sent without loss, nil if there is none.
+func (a *Association) convertible(o *Object) *PresentationContext {
+	for i := range a.info.Contexts {
+		pc := &a.info.Contexts[i]
+		if pc.AbstractSyntax == o.SOPClassUID && pc.Result == ContextAccepted && CanConvert(o.TransferSyntaxUID, pc.TransferSyntax) {
+			return pc
+		}
+	}
+	return nil
 }
 
 // request sends a message and waits for the response.
