@@ -168,13 +168,13 @@ func TestADiskThatFillsUpIsAnsweredA700AndTheAssociationGoesOn(t *testing.T) {
 	a := storing(t, port)
 	big := explicit().header(pixelData, "OW", 3<<20)
 	big.Write(make([]byte, 3<<20))
-	status, err := a.Store(t.Context(), ctObject(big.Bytes()))
+	status, err := a.Store(t.Context(), ctSlice(big.Bytes()))
 	var failed *dicomtls.SendError
 	require.ErrorAs(t, err, &failed)
 	assert.Equal(t, dicomtls.StatusOutOfResources, status)
 	assert.True(t, failed.Retryable())
 	assert.Empty(t, names(t, disk))
-	status, err = a.Store(t.Context(), ctObject(explicit().Bytes()))
+	status, err = a.Store(t.Context(), ctSlice(explicit().Bytes()))
 	assert.NoError(t, err)
 	assert.Equal(t, dicomtls.StatusSuccess, status)
 }

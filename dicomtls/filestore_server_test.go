@@ -31,8 +31,8 @@ func storing(t testing.TB, port string) *dicomtls.Association {
 	return a
 }
 
-// ctObject is an object under the UIDs of explicit().
-func ctObject(data []byte) dicomtls.Object {
+// ctSlice is an object under the UIDs of explicit().
+func ctSlice(data []byte) dicomtls.Object {
 	return dicomtls.BytesObject(ctStorage, anInstance, dicomtls.ExplicitVRLittleEndian, data)
 }
 
@@ -49,12 +49,12 @@ func TestAnObjectThatIsRefusedDoesNotKeepBackTheNext(t *testing.T) {
 		"another's": {new(builder).uids(ctStorage, "1.2.3").Bytes(), dicomtls.StatusDataSetMismatch},
 		"deep":      {append(explicit().Bytes(), bytes.Repeat(new(builder).header(0x00081140, "SQ", undefined).delimiter(item, undefined).Bytes(), 100_000)...), dicomtls.StatusCannotUnderstand},
 	} {
-		status, err := a.Store(t.Context(), ctObject(test.data))
+		status, err := a.Store(t.Context(), ctSlice(test.data))
 		assert.Error(t, err, name)
 		assert.Equal(t, test.want, status, name)
 		assert.Empty(t, names(t, dir), name)
 	}
-	status, err := a.Store(t.Context(), ctObject(good))
+	status, err := a.Store(t.Context(), ctSlice(good))
 	assert.NoError(t, err)
 	assert.Equal(t, dicomtls.StatusSuccess, status)
 	assert.NoError(t, a.Release(t.Context()))
@@ -65,7 +65,7 @@ func TestAnObjectThatIsRefusedDoesNotKeepBackTheNext(t *testing.T) {
 func TestAnObjectThatIsCutOffLeavesNothing(t *testing.T) {
 	port, dir := receiver(t, new(dicomtls.Server))
 	a := storing(t, port)
-	o := ctObject(nil)
+	o := ctSlice(nil)
 	o.Size = 10 << 20
 	o.Open = func() (io.ReadCloser, error) {
 		return io.NopCloser(io.MultiReader(bytes.NewReader(explicit().header(pixelData, "OW", 9<<20).Bytes()), io.LimitReader(zeros{}, 3<<20), iotest.ErrReader(errors.New("the source is gone")))), nil
@@ -74,7 +74,7 @@ func TestAnObjectThatIsCutOffLeavesNothing(t *testing.T) {
 	require.Error(t, err)
 	// Whoever comes next finds the place clean.
 	b := storing(t, port)
-	_, err = b.Store(t.Context(), ctObject(explicit().Bytes()))
+	_, err = b.Store(t.Context(), ctSlice(explicit().Bytes()))
 	require.NoError(t, err)
 	require.NoError(t, b.Release(t.Context()))
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
@@ -90,7 +90,7 @@ func TestTheSameInstanceOverTwoAssociationsIsKeptOnce(t *testing.T) {
 		a := storing(t, port)
 		senders.Go(func() {
 			for range 5 {
-				status, err := a.Store(t.Context(), ctObject(data))
+				status, err := a.Store(t.Context(), ctSlice(data))
 				assert.NoError(t, err)
 				assert.Equal(t, dicomtls.StatusSuccess, status)
 			}
