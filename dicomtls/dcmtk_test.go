@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,7 +74,7 @@ func TestEveryModeWithEveryTLSProfileOfDCMTKToIt(t *testing.T) {
 			d := &dicomtls.Dialer{TLS: &props}
 			a, err := d.DialContext(t.Context(), "tcp", addr, append(dicomtls.Propose([]dicomtls.Object{object}),
 				dicomtls.Proposal{AbstractSyntax: dicomtls.VerificationSOPClass})...)
-			if !contains(modes, mode) {
+			if !slices.Contains(modes, mode) {
 				assert.Error(t, err, "%s with mode %s", profile, mode)
 				continue
 			}
@@ -104,8 +105,8 @@ func TestEveryModeWithEveryTLSProfileOfDCMTKFromIt(t *testing.T) {
 		for profile, modes := range dcmtkProfiles {
 			secure := []string{"+tls", p.client, p.client, "+cf", p.ca, profile}
 			out, err := program(t, "echoscu", append(secure, "127.0.0.1", port)...)
-			assert.Equal(t, contains(modes, mode), err == nil, "echoscu %s with mode %s: %s", profile, mode, out)
-			if !contains(modes, mode) {
+			assert.Equal(t, slices.Contains(modes, mode), err == nil, "echoscu %s with mode %s: %s", profile, mode, out)
+			if !slices.Contains(modes, mode) {
 				continue
 			}
 			out, err = program(t, "storescu", append(secure, "127.0.0.1", port, file)...)

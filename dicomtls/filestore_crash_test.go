@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,4 +157,24 @@ func TestAFullDiskIsOutOfResourcesAndTheStoreGoesOnWhenThereIsRoom(t *testing.T)
 	assert.Equal(t, "not enough space on the disk", r.Comment)
 	rest, _ := io.ReadAll(r.Body)
 	assert.NotEmpty(t, rest, "it was refused before it was read")
+}
+
+func TestADiskThatFillsUpIsAnsweredA700AndTheAssociationGoesOn(t *testing.T) {
+	disk := smallDisk(t, 1<<20)
+	store := &dicomtls.FileStore{Dir: disk, MinFreeBytes: -1}
+	s := listen(t, &dicomtls.Server{Store: store})
+	_, port, err := net.SplitHostPort(s.addr)
+	require.NoError(t, err)
+	a := storing(t, port)
+	big := explicit().header(pixelData, "OW", 3<<20)
+	big.Write(make([]byte, 3<<20))
+	status, err := a.Store(t.Context(), ctSlice(big.Bytes()))
+	var failed *dicomtls.SendError
+	require.ErrorAs(t, err, &failed)
+	assert.Equal(t, dicomtls.StatusOutOfResources, status)
+	assert.True(t, failed.Retryable())
+	assert.Empty(t, names(t, disk))
+	status, err = a.Store(t.Context(), ctSlice(explicit().Bytes()))
+	assert.NoError(t, err)
+	assert.Equal(t, dicomtls.StatusSuccess, status)
 }

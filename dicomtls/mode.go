@@ -10,7 +10,7 @@ import (
 // DicomTlsMode says how a DICOM connection is secured: the word of the setting
 // tls. The empty mode is ModeNoTLS, which is the guide's default; an empty word
 // in a configuration is refused all the same.
-type DicomTlsMode string
+type DicomTlsMode string //nolint:revive // the user's name, letter by letter
 
 // The modes.
 const (
@@ -88,12 +88,14 @@ func (m DicomTlsMode) check() error {
 	switch {
 	case m == "without":
 		return &FieldError{Field: fieldTLS, Path: string(m), Err: errors.New(
-			"is Mirth's word for TLS that encrypts nothing, and there is no such thing here: use bcp195 or aes, or notls and say so")}
+			"is Mirth's word for TLS that encrypts nothing, and there is no such thing here: use bcp195 or aes, or notls and say so",
+		)}
 	case !known:
 		return &FieldError{Field: fieldTLS, Path: string(m), Err: errors.New("unknown: use notls, 3des, aes or bcp195")}
 	case p.legacy && fips140.Enabled():
 		return &FieldError{Field: fieldTLS, Path: string(m), Err: errors.New(
-			"has suites that FIPS 140-3 mode does not allow, and crypto/tls would leave them out unsaid: use bcp195")}
+			"has suites that FIPS 140-3 mode does not allow, and crypto/tls would leave them out unsaid: use bcp195",
+		)}
 	}
 	return nil
 }

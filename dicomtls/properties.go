@@ -129,9 +129,7 @@ func (e *FieldError) Error() string {
 // Unwrap returns the reason.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-func refuse(field, format string, args ...any) error {
-	return &FieldError{Field: field, Err: fmt.Errorf(format, args...)}
-}
+func refuse(field, text string) error { return &FieldError{Field: field, Err: errors.New(text)} }
 
 // ours turns a *tlsprops.FieldError into one in the names of this package.
 func ours(err error) error {

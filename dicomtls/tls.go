@@ -99,6 +99,14 @@ func (p *Properties) load(role tlsprops.Role) (*tlsSource, error) {
 	return s, nil
 }
 
+// Check is Validate and reads the files, as Server and Dialer do before they
+// begin: a program can so find out in time that they could not. The error is a
+// *[FieldError].
+func (p *Properties) Check(role tlsprops.Role) error {
+	_, err := p.load(role)
+	return err
+}
+
 // checkListenerKey refuses a certificate with which no handshake could succeed.
 func (p *Properties) checkListenerKey(s *tlsSource) error {
 	config, err := s.source.ServerConfig()
@@ -110,7 +118,8 @@ func (p *Properties) checkListenerKey(s *tlsSource) error {
 	}
 	if s.profile.rsaOnly {
 		return &FieldError{Field: fieldKeyStore, Path: p.KeyStore, Err: errors.New(
-			"the key is not RSA, and the only suite of this mode needs one (RFC 5246 section 7.4.2): use an RSA certificate, or set tls to bcp195")}
+			"the key is not RSA, and the only suite of this mode needs one (RFC 5246 section 7.4.2): use an RSA certificate, or set tls to bcp195",
+		)}
 	}
 	if s.profile.legacy && p.Logger != nil {
 		p.Logger.Warn("the listener's key is not RSA: peers that have only TLS_RSA_WITH_AES_128_CBC_SHA, Mirth Connect for one, cannot connect")

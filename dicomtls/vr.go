@@ -59,8 +59,9 @@ func (v vr) encapsulates() bool {
 	switch v {
 	case vrOB, vrOW, vrOD, vrOF, vrOL, vrOV:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // unit is the number of bytes that the byte order turns around in a value.
@@ -72,6 +73,7 @@ func (v vr) unit() int {
 		return 4
 	case vrFD, vrOD, vrOV, vrSV, vrUV:
 		return 8
+	default:
+		return 1
 	}
-	return 1
 }
