@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/dicomtls"
+	"github.com/carewire/carewire/internal/interop"
 	"github.com/carewire/carewire/internal/testpki"
 )
 
@@ -145,6 +146,28 @@ func TestStoringAnObjectAllocatesLittle(t *testing.T) {
 		}
 	})
 	assert.LessOrEqual(t, allocs, 120.0, "both sides, whatever the size")
+}
+
+func TestIPv6AndLocalAddresses(t *testing.T) {
+	ln, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		interop.Missing(t, "there is no IPv6 on the loopback")
+	}
+	s := serve(t, &dicomtls.Server{}, ln)
+	local, err := net.Listen("tcp", "[::1]:0")
+	require.NoError(t, err)
+	defer local.Close()
+	d := &dicomtls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv6loopback}}}
+	a, err := d.DialContext(t.Context(), "tcp6", ln.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, a.Echo(t.Context()))
+	require.NoError(t, a.Release(t.Context()))
+	s.waitFor("closed released", 1)
+	d = &dicomtls.Dialer{NetDialer: &net.Dialer{LocalAddr: local.Addr()}}
+	_, err = d.DialContext(t.Context(), "tcp6", ln.Addr().String())
+	require.ErrorContains(t, err, local.Addr().String(), "the local address is taken")
+	busy := &dicomtls.Server{Addr: local.Addr().String()}
+	require.ErrorContains(t, busy.ListenAndServe(t.Context()), local.Addr().String())
 }
 
 // discarding is a StoreHandler that keeps nothing.

@@ -43,7 +43,7 @@ func TestAnAssociationRequestIsReadAsItWasWritten(t *testing.T) {
 				want.contexts[i] = contextItem{id: want.contexts[i].id, result: uint8(i), transfers: []string{"1.2"}}
 			}
 		}
-		pdu, err := want.appendTo(nil, byte(kind))
+		pdu, err := want.encode(byte(kind))
 		require.NoError(t, err)
 		got, err := decodeAssociate(pdu[pduHeader:], kind == pduAssociateAC)
 		require.NoError(t, err)
@@ -54,10 +54,10 @@ func TestAnAssociationRequestIsReadAsItWasWritten(t *testing.T) {
 func TestWhatDoesNotFitAnItemIsNotSent(t *testing.T) {
 	a := full()
 	a.user.identity.Primary = make([]byte, 65_536)
-	_, err := a.appendTo(nil, pduAssociateRQ)
+	_, err := a.encode(pduAssociateRQ)
 	require.ErrorIs(t, err, errItemTooLong)
 	a.user.identity.Primary = make([]byte, 65_500)
-	_, err = a.appendTo(nil, pduAssociateRQ)
+	_, err = a.encode(pduAssociateRQ)
 	require.ErrorIs(t, err, errItemTooLong)
 }
 
@@ -88,11 +88,11 @@ func wrap(kind byte, body string) string {
 
 func FuzzAssociate(f *testing.F) {
 	for kind := byte(pduAssociateRQ); kind <= pduAssociateAC; kind++ {
-		pdu, err := full().appendTo(nil, kind)
+		pdu, err := full().encode(kind)
 		if kind == pduAssociateAC {
 			a := full()
 			a.contexts = []contextItem{{id: 1, transfers: []string{"1.2"}}}
-			pdu, err = a.appendTo(nil, kind)
+			pdu, err = a.encode(kind)
 		}
 		require.NoError(f, err)
 		f.Add(pdu[pduHeader:], kind == pduAssociateAC)
@@ -110,7 +110,7 @@ func FuzzAssociate(f *testing.F) {
 		if accept {
 			kind = pduAssociateAC
 		}
-		pdu, err := first.appendTo(nil, kind)
+		pdu, err := first.encode(kind)
 		if err != nil { // more items of one kind than ours would have
 			return
 		}
@@ -147,7 +147,7 @@ func FuzzCommand(f *testing.F) {
 func FuzzCommitment(f *testing.F) {
 	r := &CommitReport{TransactionUID: "1.2.3", Committed: []Reference{{"1.2", "1.3"}}, Failed: []FailedReference{{Reference{"1.2", "1.4"}, StatusNoSuchObject}}}
 	for _, uid := range ownSyntaxes {
-		f.Add(appendReport(nil, uid, r), uid == ExplicitVRLittleEndian)
+		f.Add(encodeReport(uid, r), uid == ExplicitVRLittleEndian)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, explicit bool) {
 		uid := ImplicitVRLittleEndian
@@ -159,7 +159,7 @@ func FuzzCommitment(f *testing.F) {
 			assert.Nil(t, first)
 			return
 		}
-		second, err := decodeReport(appendReport(nil, uid, first), uid)
+		second, err := decodeReport(encodeReport(uid, first), uid)
 		require.NoError(t, err)
 		assert.Equal(t, first, second)
 	})
@@ -183,6 +183,52 @@ func (s *script) Read(p []byte) (int, error) {
 	s.data = s.data[n:]
 	return n, nil
 }
+
+// endless is a connection whose other end sends PDUs of 1 MiB for ever, of which
+// only the headers are written.
+type endless struct {
+	net.Conn
+
+	at int // in the current PDU
+}
+
+const endlessPDU = pduHeader + pdvHeader + 1<<20
+
+func (e *endless) SetReadDeadline(time.Time) error { return nil }
+
+func (e *endless) Read(p []byte) (int, error) {
+	header := appendData(nil, 1, 1<<20, false, false)
+	if e.at < len(header) {
+		n := copy(p, header[e.at:])
+		e.at += n
+		return n, nil
+	}
+	n := min(len(p), endlessPDU-e.at)
+	e.at = (e.at + n) % endlessPDU
+	return n, nil
+}
+
+func TestADataSetMayHaveMoreThan4GiB(t *testing.T) {
+	l := newLink(&endless{}, 1<<20+pdvHeader, 0, nil)
+	ds := &dataSet{l: l, context: 1, limit: 5 << 29}
+	var large *TooLargeError
+	require.ErrorAs(t, ds.discard(), &large, "twice the limit")
+	assert.Greater(t, ds.n, int64(5<<30))
+	assert.Less(t, ds.n, int64(5<<30+1<<20))
+	const size = 5<<30 + 2
+	s := newSource(&Object{Size: size}, io.LimitReader(forever{}, size))
+	p, total, last := make([]byte, 1<<20), 0, false
+	for !last {
+		n, end, err := s.fragment(p)
+		require.NoError(t, err)
+		total, last = total+n, end
+	}
+	assert.Equal(t, size, total)
+}
+
+type forever struct{}
+
+func (forever) Read(p []byte) (int, error) { return len(p), nil }
 
 // FuzzPDU reads any stream as an association, in two ways that must agree: in
 // whole, and in pieces of any size.
