@@ -248,6 +248,7 @@ func TestLimitsOfAssociations(t *testing.T) {
 		from(2, "D", yes)
 		from(4, "E", no)
 		assert.Equal(t, 4, s.srv.Associations())
+		synctest.Wait()
 		assert.Equal(t, 1, s.count("rejected too_many_of_ae"))
 		assert.Equal(t, 1, s.count("rejected too_many_of_host"))
 		assert.Equal(t, 1, s.count("rejected too_many"))
