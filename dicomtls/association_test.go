@@ -357,6 +357,23 @@ type nothing struct{}
 
 func (nothing) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
+func TestARefusalBeforeTheEndOfAnObjectIsHeard(t *testing.T) {
+	connected(t, &dicomtls.Dialer{}, acceptance(bothAccepted), func(t *testing.T, a *dicomtls.Association, p *peer) {
+		o := ctObject(1)
+		o.Size = 100 << 20
+		o.Open = func() (io.ReadCloser, error) { return io.NopCloser(nothing{}), nil }
+		go func() {
+			p.hear()
+			p.hear()
+			p.say(response(0x8001, 1, 0xA700), abort(0, 0))
+		}()
+		status, err := a.Store(t.Context(), o)
+		assert.Equal(t, dicomtls.StatusOutOfResources, status)
+		assert.Equal(t, dicomtls.Refused, sendError(t, err).Outcome)
+		assert.Equal(t, "A-ABORT(0,0)", a.Err().(interface{ Code() string }).Code())
+	})
+}
+
 func TestAnOddDeflatedDataSetIsMadeEven(t *testing.T) {
 	d := &dicomtls.Dialer{}
 	with(t, d, func(t *testing.T, _ func() (*dicomtls.Association, error), accept func() *peer) {
