@@ -219,7 +219,7 @@ func (s *FileStore) checkSpace() error {
 // receive writes start and the object's data set to part, checks it on the way,
 // and syncs and closes the file. It returns the size of the data set.
 func (s *FileStore) receive(part *os.File, start []byte, r *StoreRequest) (int64, error) {
-	in := &spool{body: r.Body, file: part, limit: s.MaxObjectBytes}
+	in := &spool{body: r.Body, file: part, limit: s.MaxObjectBytes, offset: int64(len(start))}
 	if in.limit == 0 {
 		in.limit = defaultMaxObjectBytes
 	}
@@ -276,8 +276,10 @@ func (s *FileStore) read(in *spool, r *StoreRequest) error {
 type spool struct {
 	// static after construction
 	body  io.Reader
-	file  io.Writer
+	file  *os.File
 	limit int64 // of size; negative: none
+
+	offset int64 // where the data set begins in file
 
 	size    int64
 	bodyErr error // io.EOF: it is complete
@@ -304,5 +306,6 @@ func (s *spool) Read(p []byte) (int, error) {
 	if _, err := s.file.Write(p[:n]); err != nil {
 		return 0, &storeError{StatusOutOfResources, "the disk cannot be written", err}
 	}
+	startWriteback(s.file, s.offset+s.size-int64(n), int64(n))
 	return n, nil
 }
