@@ -192,13 +192,13 @@ func (s *FileStore) store(ctx context.Context, r *StoreRequest) error {
 	if err != nil {
 		return &storeError{StatusOutOfResources, "the disk cannot be written", err}
 	}
-	size, err := s.receive(part, start, r)
-	if err == nil {
-		err = s.commit(ctx, part.Name(), StoredObject{Meta: meta, Bytes: size, Association: r.Association}, int64(len(start)))
-	}
 	// Gone already if it has its name. What cannot be removed, Open removes.
-	_ = os.Remove(part.Name())
-	return err
+	defer func() { _ = os.Remove(part.Name()) }()
+	size, err := s.receive(part, start, r)
+	if err != nil {
+		return err
+	}
+	return s.commit(ctx, part.Name(), StoredObject{Meta: meta, Bytes: size, Association: r.Association}, int64(len(start)))
 }
 
 // checkSpace refuses an object that would hardly fit, before it is read.
@@ -229,6 +229,9 @@ func (s *FileStore) receive(part *os.File, start []byte, r *StoreRequest) (int64
 	} else {
 		err = s.read(in, r)
 	}
+	if err == nil && in.broken {
+		err = in.bodyErr
+	}
 	if err == nil && in.size == 0 {
 		err = &storeError{status: StatusCannotUnderstand, comment: "the data set is empty"}
 	}
@@ -239,10 +242,15 @@ func (s *FileStore) receive(part *os.File, start []byte, r *StoreRequest) (int64
 		err = closing
 	}
 	_, ours := errors.AsType[*storeError](err)
-	if err == nil || ours || in.bodyErr != nil && !errors.Is(in.bodyErr, io.EOF) {
-		return in.size, err
+	switch {
+	case err == nil:
+		return in.size, nil
+	case in.broken:
+		return 0, in.bodyErr // whatever that did to the check
+	case ours:
+		return 0, err
 	}
-	return in.size, &storeError{StatusOutOfResources, "the disk cannot be written", err}
+	return 0, &storeError{StatusOutOfResources, "the disk cannot be written", err}
 }
 
 // read reads the data set to its end through the checks.
@@ -283,6 +291,7 @@ type spool struct {
 
 	size    int64
 	bodyErr error // io.EOF: it is complete
+	broken  bool  // bodyErr is another one
 }
 
 func (s *spool) Read(p []byte) (int, error) {
@@ -296,6 +305,7 @@ func (s *spool) Read(p []byte) (int, error) {
 		} else if idle == 100 && s.bodyErr == nil {
 			s.bodyErr = io.ErrNoProgress
 		}
+		s.broken = s.bodyErr != nil && !isEnd(s.bodyErr)
 	}
 	if n == 0 {
 		return 0, s.bodyErr
