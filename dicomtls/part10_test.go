@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,7 +66,7 @@ func TestWhatRealFilesLackIsMadeUpFor(t *testing.T) {
 	file, err := meta.AppendTo(nil)
 	require.NoError(t, err)
 	data := explicit().Bytes()
-	whole := append(file[:len(file):len(file)], data...)
+	whole := append(slices.Clip(file), data...)
 	wrongLength := bytes.Clone(whole)
 	wrongLength[128+4+8]++
 	elements := new(builder).element(0x00020010, "UI", even(dicomtls.ExplicitVRLittleEndian)).Bytes()
