@@ -137,10 +137,13 @@ func (a *Association) end(err error, pdu []byte) error {
 	close(a.closed)
 	a.mu.Unlock()
 	if pdu != nil && a.writing.TryLock() { // else it would come in the middle of another one
-		_, _ = a.l.write(pdu, lastPDU) // nothing can be done if it does not get through
+		_ = a.l.write(pdu, lastPDU) // nothing can be done if it does not get through
 		a.writing.Unlock()
 	}
-	_ = a.raw.Close() // without TLS's farewell, which could wait for the peer
+	if errors.Is(err, ErrReleased) {
+		_ = a.l.conn.Close() // the orderly end of TLS too
+	}
+	_ = a.raw.Close() // else without TLS's farewell, which could wait for the peer
 	return err
 }
 
@@ -222,7 +225,7 @@ func (a *Association) write(ctx context.Context, pdus []byte) error {
 		})
 		defer stop()
 	}
-	_, err := a.l.write(pdus, a.writeTimeout)
+	err := a.l.write(pdus, a.writeTimeout)
 	return err
 }
 

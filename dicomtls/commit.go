@@ -90,9 +90,9 @@ func newTransactionUID() string {
 	return "2.25." + new(big.Int).SetBytes(b[:]).String()
 }
 
-// appendReport appends the data set of a request (without failures) or of a report.
-func appendReport(dst []byte, transferSyntax string, r *CommitReport) []byte {
-	e := commitEncoder{dst: dst, explicit: transferSyntax == ExplicitVRLittleEndian}
+// encodeReport makes the data set of a request (without failures) or of a report.
+func encodeReport(transferSyntax string, r *CommitReport) []byte {
+	e := commitEncoder{explicit: transferSyntax == ExplicitVRLittleEndian}
 	e.uid(tagTransactionUID, r.TransactionUID)
 	if len(r.Failed) > 0 {
 		e.sequence(tagFailedSequence, len(r.Failed), func(i int) {
@@ -158,7 +158,7 @@ func (e *commitEncoder) sequence(tag uint32, n int, body func(i int)) {
 	binary.LittleEndian.PutUint32(e.dst[start-4:], uint32(len(e.dst)-start)) //nolint:gosec // as in header
 }
 
-// decodeReport reads what appendReport writes, in any form that peers give it:
+// decodeReport reads what encodeReport writes, in any form that peers give it:
 // defined and undefined lengths, other elements in between.
 func decodeReport(data []byte, transferSyntax string) (*CommitReport, error) {
 	enc, known := encodingOf(transferSyntax)

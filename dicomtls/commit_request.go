@@ -41,7 +41,7 @@ func (a *Association) RequestCommit(ctx context.Context, refs []Reference) (*Tra
 		t.over = a.readerDone
 	}
 	a.commitments.expect(t)
-	data := appendReport(nil, pc.TransferSyntax, &CommitReport{TransactionUID: t.uid, Committed: t.refs})
+	data := encodeReport(pc.TransferSyntax, &CommitReport{TransactionUID: t.uid, Committed: t.refs})
 	if len(data) > maxCommitDataSet {
 		return nil, t.giveUp(impossible(fmt.Errorf("%w: %d references are too many for one transaction", ErrBadObject, len(refs))))
 	}
@@ -74,7 +74,7 @@ func (d *Dialer) Report(ctx context.Context, network, addr string, r *CommitRepo
 	if pc == nil || !pc.RequestorSCP {
 		return impossible(errors.New("dicomtls: the peer does not take reports of storage commitment"))
 	}
-	o := BytesObject(StorageCommitmentSOPClass, storageCommitmentInstance, pc.TransferSyntax, appendReport(nil, pc.TransferSyntax, r))
+	o := BytesObject(StorageCommitmentSOPClass, storageCommitmentInstance, pc.TransferSyntax, encodeReport(pc.TransferSyntax, r))
 	rsp, err := a.request(ctx, pc, func(id uint16) command { return reportCommand(id, r) }, &o)
 	if err != nil {
 		return err

@@ -17,7 +17,8 @@ import (
 type Commitments struct {
 	// Unclaimed gets a report for which nobody waits: one that came too late, of
 	// an unknown transaction, or from another application entity than was asked.
-	// What it returns is answered. Nil: such reports are answered with 0110,
+	// What it returns is answered. It must not take long: while it runs, nothing
+	// else of its association is read. Nil: such reports are answered with 0110,
 	// processing failure.
 	Unclaimed func(ctx context.Context, a *AssociationInfo, r *CommitReport) Status
 

@@ -260,7 +260,7 @@ func (d *Dialer) associate(ctx context.Context, raw, conn net.Conn, info Associa
 			rq.user.roles = append(rq.user.roles, roleItem{class: p.AbstractSyntax, scp: true})
 		}
 	}
-	pdu, err := rq.appendTo(nil, pduAssociateRQ)
+	pdu, err := rq.encode(pduAssociateRQ)
 	if err != nil {
 		raw.Close()
 		return nil, impossible(err)
@@ -268,7 +268,7 @@ func (d *Dialer) associate(ctx context.Context, raw, conn net.Conn, info Associa
 	// Closing is what wakes a read or a write.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	limit := orDefault(d.AssociateTimeout, 30*time.Second)
-	_, err = l.write(pdu, limit)
+	err = l.write(pdu, limit)
 	var ac *associate
 	if err == nil {
 		l.waitUntil(after(limit))
@@ -289,12 +289,12 @@ func (d *Dialer) associate(ctx context.Context, raw, conn net.Conn, info Associa
 	case ctx.Err() != nil:
 		err = fmt.Errorf("dicomtls: no answer to the association request: %w", context.Cause(ctx))
 	case broken:
-		_, _ = l.write(abortPDU(abortByProvider, protocol.reason), lastPDU) // the error is the one that matters
+		_ = l.write(abortPDU(abortByProvider, protocol.reason), lastPDU) // the error is the one that matters
 	case errors.Is(err, errSilent):
-		_, _ = l.write(abortPDU(abortByUser, 0), lastPDU) // as above
+		_ = l.write(abortPDU(abortByUser, 0), lastPDU) // as above
 		err = fmt.Errorf("dicomtls: no answer to the association request within %v: %w", limit, os.ErrDeadlineExceeded)
 	case errors.Is(err, errUnconfirmed):
-		_, _ = l.write(abortPDU(abortByUser, 0), lastPDU) // as above
+		_ = l.write(abortPDU(abortByUser, 0), lastPDU) // as above
 		return nil, impossible(err)
 	default:
 		if _, ok := errors.AsType[*RejectError](err); !ok {

@@ -51,8 +51,7 @@ func Example() {
 
 	object.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2" // for which nothing was negotiated
 	_, err = a.Store(ctx, object)
-	var failed *dicomtls.SendError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*dicomtls.SendError](err); ok {
 		fmt.Println(failed.Outcome, "- try again:", failed.Retryable())
 	}
 	fmt.Println(a.Release(ctx))

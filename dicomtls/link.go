@@ -345,15 +345,16 @@ func (l *link) message() (context uint8, cmd command, err error) {
 }
 
 // write writes whole PDUs. After an error nothing more can be written.
-func (l *link) write(b []byte, timeout time.Duration) (int, error) {
+func (l *link) write(b []byte, timeout time.Duration) error {
 	var limit time.Time
 	if timeout > 0 {
 		limit = time.Now().Add(timeout + time.Duration(len(b)/slowestRate)*time.Second)
 	}
 	if err := l.conn.SetWriteDeadline(limit); err != nil {
-		return 0, err
+		return err
 	}
-	return l.conn.Write(b)
+	_, err := l.conn.Write(b)
+	return err
 }
 
 // appendCommand appends the PDUs of a command, each with one fragment.

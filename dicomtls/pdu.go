@@ -92,10 +92,9 @@ type associate struct {
 	user            userInfo
 }
 
-// appendTo appends the PDU of the given type.
-func (a *associate) appendTo(dst []byte, kind byte) ([]byte, error) {
-	start := len(dst)
-	dst = append(dst, kind, 0, 0, 0, 0, 0)
+// encode makes the PDU of the given type.
+func (a *associate) encode(kind byte) ([]byte, error) {
+	dst := []byte{kind, 0, 0, 0, 0, 0}
 	dst = binary.BigEndian.AppendUint16(dst, a.version)
 	dst = append(dst, 0, 0)
 	dst = appendAE(dst, a.called)
@@ -107,11 +106,11 @@ func (a *associate) appendTo(dst []byte, kind byte) ([]byte, error) {
 		dst = a.contexts[i].appendTo(dst, kind == pduAssociateAC, &err)
 	}
 	dst = a.user.appendTo(dst, &err)
-	n := len(dst) - start - pduHeader
+	n := len(dst) - pduHeader
 	if n > maxAssociate && err == nil {
 		err = fmt.Errorf("dicomtls: the association request would have %d bytes, limit %d", n, maxAssociate)
 	}
-	binary.BigEndian.PutUint32(dst[start+2:], uint32(n)) //nolint:gosec // checked above
+	binary.BigEndian.PutUint32(dst[2:], uint32(n)) //nolint:gosec // checked above
 	return dst, err
 }
 

@@ -135,9 +135,9 @@ func (c *conn) answer(ctx context.Context, rq *associate) *ending {
 		c.cfg.census.leave(c.info.CallingAE, host)
 		return end
 	}
-	pdu, err := ac.appendTo(nil, pduAssociateAC)
+	pdu, err := ac.encode(pduAssociateAC)
 	if err == nil {
-		_, err = c.l.write(pdu, c.cfg.writeTimeout)
+		err = c.l.write(pdu, c.cfg.writeTimeout)
 	}
 	c.cfg.tell(ctx, Event{
 		Kind: EventOpened, RemoteAddr: c.info.RemoteAddr, TLS: c.info.TLS, CallingAE: c.info.CallingAE, CalledAE: c.info.CalledAE,

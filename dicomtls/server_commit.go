@@ -76,7 +76,7 @@ func (c *conn) report(pc *PresentationContext, r *CommitRequest) error {
 	}
 	c.eventID++
 	c.reported = tell
-	if err := c.send(pc, reportCommand(c.eventID, r.Report), appendReport(nil, pc.TransferSyntax, r.Report)); err != nil {
+	if err := c.send(pc, reportCommand(c.eventID, r.Report), encodeReport(pc.TransferSyntax, r.Report)); err != nil {
 		return &ending{reason: ReasonWriteFailed, err: err}
 	}
 	return nil

@@ -13,8 +13,13 @@ import (
 	"time"
 )
 
-// lastPDU is how long writing an A-ABORT or A-ASSOCIATE-RJ may take.
-const lastPDU = 2 * time.Second
+const (
+	// lastPDU is how long writing an A-ABORT or A-ASSOCIATE-RJ may take.
+	lastPDU = 2 * time.Second
+	// mostLingering is how many bytes are thrown away while the client is waited
+	// for: what a client can have on the way when it is told to stop.
+	mostLingering = 16 << 20
+)
 
 // keepAlive finds within two minutes that a peer has vanished without a word.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
@@ -60,7 +65,7 @@ func (c *conn) Busy() bool { return c.busy.Load() }
 
 // An ending says why and how a connection ends. It is an error so that it can be
 // returned through the layers.
-type ending struct { //nolint:errname // it says how, not only that
+type ending struct {
 	reason Reason // empty: there is nothing to tell of
 	err    error  // for the event; may be nil
 	pdu    []byte // the last word; nil: none
@@ -174,7 +179,7 @@ func (c *conn) finish(ctx context.Context, end *ending) {
 	}
 	var err error
 	if end.pdu != nil {
-		_, err = c.l.write(end.pdu, lastPDU)
+		err = c.l.write(end.pdu, lastPDU)
 	}
 	if end.reason != "" {
 		c.cfg.tell(ctx, e)
@@ -182,7 +187,9 @@ func (c *conn) finish(ctx context.Context, end *ending) {
 	if end.pdu != nil && err == nil {
 		c.linger(end)
 	}
-	c.net.Close()
+	if c.net != nil {
+		c.net.Close()
+	}
 }
 
 // codeOf returns the code of the PDU that ended or prevented an association.
@@ -219,10 +226,10 @@ func (c *conn) linger(end *ending) {
 	c.l.mayStop = false
 	if end.reason == ReasonReleased || end.pdu[0] == pduAssociateRJ { // the stream is in step
 		if kind, _, err := c.l.header(); err == nil && kind == pduAssociateRQ {
-			_, _ = c.l.write(abortPDU(abortByProvider, abortUnexpectedPDU), lastPDU) // AA-7; then it is of no interest
+			_ = c.l.write(abortPDU(abortByProvider, abortUnexpectedPDU), lastPDU) // AA-7; then it is of no interest
 		}
 	}
-	for total := 0; total < mostMaxPDU; {
+	for total := 0; total < mostLingering; {
 		n, err := c.l.read(c.l.buf)
 		if err != nil {
 			return

@@ -70,7 +70,7 @@ func TestWhoMayAssociate(t *testing.T) {
 }
 
 func TestUserInformation(t *testing.T) {
-	identity := func(kind byte, response byte, first, second string) string {
+	identity := func(kind, response byte, first, second string) string {
 		return pduItem(0x58, string([]byte{kind, response}), be16(len(first)), first, be16(len(second)), second)
 	}
 	role := func(class string, scu, scp byte) string {
@@ -124,8 +124,8 @@ func TestUserInformation(t *testing.T) {
 				p.Close()
 				synctest.Wait()
 				assert.Zero(t, srv.Associations())
-				assert.NotContains(t, s.log.String(), "secret")
-				assert.NotContains(t, s.log.String(), "mallory")
+				assert.NotContains(t, s.logged(), "secret")
+				assert.NotContains(t, s.logged(), "mallory")
 			})
 		})
 	}
@@ -248,6 +248,7 @@ func TestLimitsOfAssociations(t *testing.T) {
 		from(2, "D", yes)
 		from(4, "E", no)
 		assert.Equal(t, 4, s.srv.Associations())
+		synctest.Wait()
 		assert.Equal(t, 1, s.count("rejected too_many_of_ae"))
 		assert.Equal(t, 1, s.count("rejected too_many_of_host"))
 		assert.Equal(t, 1, s.count("rejected too_many"))

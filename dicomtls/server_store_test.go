@@ -137,7 +137,7 @@ func TestHandlersAnswer(t *testing.T) {
 				p.say(store(1, "1.2.3", someData))
 				heard, _, _ = p.answer()
 				assert.Equal(t, c.hear, heard, "the association survives")
-				assert.NotContains(t, s.log.String(), "Doe", "what a panic says may be about a patient")
+				assert.NotContains(t, s.logged(), "Doe", "what a panic says may be about a patient")
 			})
 		})
 	}
@@ -290,7 +290,7 @@ func TestAResponseThatCannotBeDeliveredIsReported(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		assert.Equal(t, 1, s.count("undeliverable C-STORE 0000"), s.told())
-		assert.NotContains(t, s.log.String(), "1.2.3 ")
+		assert.NotContains(t, s.logged(), "1.2.3 ")
 	})
 }
 

@@ -85,6 +85,13 @@ func serve(t testing.TB, srv *dicomtls.Server, ln net.Listener) *site {
 	return s
 }
 
+// logged returns what has been logged.
+func (s *site) logged() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
 // words are an event as a test names it: "closed released", "operation C-STORE 0000".
 func words(e dicomtls.Event) string {
 	w := []string{string(e.Kind)}
