@@ -235,3 +235,29 @@ func TestRealObjectsArriveAsDCMTKSendsThem(t *testing.T) {
 		assert.Len(t, got, len(want), name)
 	}
 }
+
+func TestAPeerThatTakesNothingButTheDefaultSyntaxGetsEverythingThatConverts(t *testing.T) {
+	objects, sets := sendable(t)
+	dir := t.TempDir()
+	addr := background(t, "storescp", "+B", "+uf", "-pm", "+xi", "-od", dir, "{port}")
+	results := new(dicomtls.Dialer).StoreAll(t.Context(), "tcp", addr, objects, nil)
+	got := dataSetsIn(t, dir)
+	arrived, refused := 0, 0
+	for i, r := range results {
+		o := &objects[i]
+		name := filepath.Base(o.Name)
+		switch {
+		case !dicomtls.CanConvert(o.TransferSyntaxUID, dicomtls.ImplicitVRLittleEndian):
+			assert.ErrorIs(t, r.Err, dicomtls.ErrNoContext, name)
+			refused++
+		case errors.Is(r.Err, dicomtls.ErrBadObject): // of odd length
+		default:
+			want := converted(t, []byte(sets[i]), o.TransferSyntaxUID, dicomtls.ImplicitVRLittleEndian)
+			assert.NoError(t, r.Err, name)
+			assert.True(t, got[string(want)], "%s is what it was, without VRs", name)
+			arrived++
+		}
+	}
+	assert.Greater(t, arrived, 40)
+	assert.Greater(t, refused, 20)
+}

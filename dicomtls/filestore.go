@@ -192,13 +192,13 @@ func (s *FileStore) store(ctx context.Context, r *StoreRequest) error {
 	if err != nil {
 		return &storeError{StatusOutOfResources, "the disk cannot be written", err}
 	}
-	size, err := s.receive(part, start, r)
-	if err == nil {
-		err = s.commit(ctx, part.Name(), StoredObject{Meta: meta, Bytes: size, Association: r.Association}, int64(len(start)))
-	}
 	// Gone already if it has its name. What cannot be removed, Open removes.
-	_ = os.Remove(part.Name())
-	return err
+	defer func() { _ = os.Remove(part.Name()) }()
+	size, err := s.receive(part, start, r)
+	if err != nil {
+		return err
+	}
+	return s.commit(ctx, part.Name(), StoredObject{Meta: meta, Bytes: size, Association: r.Association}, int64(len(start)))
 }
 
 // checkSpace refuses an object that would hardly fit, before it is read.
@@ -219,7 +219,7 @@ func (s *FileStore) checkSpace() error {
 // receive writes start and the object's data set to part, checks it on the way,
 // and syncs and closes the file. It returns the size of the data set.
 func (s *FileStore) receive(part *os.File, start []byte, r *StoreRequest) (int64, error) {
-	in := &spool{body: r.Body, file: part, limit: s.MaxObjectBytes}
+	in := &spool{body: r.Body, file: part, limit: s.MaxObjectBytes, offset: int64(len(start))}
 	if in.limit == 0 {
 		in.limit = defaultMaxObjectBytes
 	}
@@ -228,6 +228,9 @@ func (s *FileStore) receive(part *os.File, start []byte, r *StoreRequest) (int64
 		err = &storeError{StatusOutOfResources, "the disk cannot be written", err}
 	} else {
 		err = s.read(in, r)
+	}
+	if err == nil && in.broken {
+		err = in.bodyErr
 	}
 	if err == nil && in.size == 0 {
 		err = &storeError{status: StatusCannotUnderstand, comment: "the data set is empty"}
@@ -239,10 +242,15 @@ func (s *FileStore) receive(part *os.File, start []byte, r *StoreRequest) (int64
 		err = closing
 	}
 	_, ours := errors.AsType[*storeError](err)
-	if err == nil || ours || in.bodyErr != nil && !errors.Is(in.bodyErr, io.EOF) {
-		return in.size, err
+	switch {
+	case err == nil:
+		return in.size, nil
+	case in.broken:
+		return 0, in.bodyErr // whatever that did to the check
+	case ours:
+		return 0, err
 	}
-	return in.size, &storeError{StatusOutOfResources, "the disk cannot be written", err}
+	return 0, &storeError{StatusOutOfResources, "the disk cannot be written", err}
 }
 
 // read reads the data set to its end through the checks.
@@ -276,11 +284,14 @@ func (s *FileStore) read(in *spool, r *StoreRequest) error {
 type spool struct {
 	// static after construction
 	body  io.Reader
-	file  io.Writer
+	file  *os.File
 	limit int64 // of size; negative: none
+
+	offset int64 // where the data set begins in file
 
 	size    int64
 	bodyErr error // io.EOF: it is complete
+	broken  bool  // bodyErr is another one
 }
 
 func (s *spool) Read(p []byte) (int, error) {
@@ -294,6 +305,7 @@ func (s *spool) Read(p []byte) (int, error) {
 		} else if idle == 100 && s.bodyErr == nil {
 			s.bodyErr = io.ErrNoProgress
 		}
+		s.broken = s.bodyErr != nil && !isEnd(s.bodyErr)
 	}
 	if n == 0 {
 		return 0, s.bodyErr
@@ -304,5 +316,6 @@ func (s *spool) Read(p []byte) (int, error) {
 	if _, err := s.file.Write(p[:n]); err != nil {
 		return 0, &storeError{StatusOutOfResources, "the disk cannot be written", err}
 	}
+	startWriteback(s.file, s.offset+s.size-int64(n), int64(n))
 	return n, nil
 }

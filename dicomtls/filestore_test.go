@@ -118,6 +118,9 @@ func TestWhatIsNotStoredLeavesNothingBehind(t *testing.T) {
 		"a line that dies": {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) {
 			r.Body = io.MultiReader(bytes.NewReader(good), iotest.ErrReader(io.ErrUnexpectedEOF))
 		}, dicomtls.StatusProcessingFailure},
+		"a line that closes": {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) {
+			r.Body = io.MultiReader(bytes.NewReader(good), iotest.ErrReader(fmt.Errorf("the peer closed: %w", io.EOF)))
+		}, dicomtls.StatusProcessingFailure},
 		"a line that is silent":     {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) { r.Body = silent{} }, dicomtls.StatusProcessingFailure},
 		"nothing, then a dead line": {func(r *dicomtls.StoreRequest, _ *dicomtls.FileStore) { r.Body = iotest.ErrReader(errors.New("reset")) }, dicomtls.StatusProcessingFailure},
 	} {

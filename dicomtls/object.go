@@ -31,7 +31,8 @@ type Object struct {
 }
 
 // FileObject makes an Object of a DICOM file (PS3.10). It reads the file meta
-// information, and the data set when the object is sent.
+// information, or the beginning of the data set for a UID that is missing there,
+// and the data set when the object is sent.
 func FileObject(path string) (Object, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -40,6 +41,9 @@ func FileObject(path string) (Object, error) {
 	defer f.Close()
 	meta, start, err := ReadFileMeta(bufio.NewReader(f))
 	if err != nil {
+		return Object{}, fmt.Errorf("dicomtls: %s: %w", path, err)
+	}
+	if err := meta.complete(f, start); err != nil {
 		return Object{}, fmt.Errorf("dicomtls: %s: %w", path, err)
 	}
 	info, err := f.Stat()

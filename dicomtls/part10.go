@@ -2,6 +2,7 @@ package dicomtls
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -297,4 +298,26 @@ func (m *metaReader) guess() (string, error) {
 		return ExplicitVRBigEndian, nil
 	}
 	return "", m.fail(0, "is missing, and what is there is no data set: not a DICOM file")
+}
+
+// errFound ends a scan that has found what it was for.
+var errFound = errors.New("found")
+
+// complete takes UIDs that the file meta information lacks from the data set,
+// which begins at start in f. One that is nowhere stays empty.
+func (m *FileMeta) complete(f io.ReadSeeker, start int64) error {
+	if m.SOPClassUID != "" && m.SOPInstanceUID != "" {
+		return nil
+	}
+	if _, err := f.Seek(start, io.SeekStart); err != nil {
+		return err
+	}
+	err := Scan(f, m.TransferSyntaxUID, func(class, instance string) error {
+		m.SOPClassUID, m.SOPInstanceUID = cmp.Or(m.SOPClassUID, class), cmp.Or(m.SOPInstanceUID, instance)
+		return errFound
+	})
+	if errors.Is(err, errFound) {
+		return nil
+	}
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -260,7 +261,10 @@ func TestAScanReturnsTheErrorOfItsReaderAndOfHead(t *testing.T) {
 		err := dicomtls.Scan(io.MultiReader(bytes.NewReader(in), iotest.ErrReader(broken)), syntax, nil)
 		assert.ErrorIs(t, err, broken, syntax)
 	}
-	err := dicomtls.Scan(bytes.NewReader(data), dicomtls.ExplicitVRLittleEndian, func(string, string) error { return broken })
+	closed := fmt.Errorf("the peer closed: %w", io.EOF)
+	err := dicomtls.Scan(io.MultiReader(bytes.NewReader(data), iotest.ErrReader(closed)), dicomtls.ExplicitVRLittleEndian, nil)
+	assert.Equal(t, closed, err, "what wraps the end of a file is not the end")
+	err = dicomtls.Scan(bytes.NewReader(data), dicomtls.ExplicitVRLittleEndian, func(string, string) error { return broken })
 	assert.Equal(t, broken, err)
 	_, instance, err := scan([]byte("anything at all"), "1.3.46.670589.33.1.4.1")
 	assert.NoError(t, err, "a private syntax, which may be encoded in any way")

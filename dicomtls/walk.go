@@ -113,11 +113,15 @@ func (w *walker) fail(tag uint32, format string, args ...any) error {
 // truncated is the error for the end of the data where more should be; another
 // error of the reader stays what it is.
 func (w *walker) truncated(tag uint32, err error) error {
-	if errors.Is(err, io.EOF) {
+	if isEnd(err) {
 		return &DataSetError{Offset: w.offset, Tag: tag, Err: ErrTruncated}
 	}
 	return err
 }
+
+// isEnd tells the end of the data from an error that wraps it, such as that of a
+// connection that was closed in the middle.
+func isEnd(err error) bool { return err == io.EOF } //nolint:errorlint // see above
 
 // next skips what is left of the current value and returns what comes next. An
 // error ends the walk: it is a *DataSetError or that of the reader.
@@ -130,7 +134,7 @@ func (w *walker) next() (token, error) {
 		return w.leave(), nil
 	}
 	b, err := w.r.Peek(8)
-	if len(b) == 0 && w.depth == 0 && errors.Is(err, io.EOF) {
+	if len(b) == 0 && w.depth == 0 && isEnd(err) {
 		return token{kind: tokenEnd}, nil
 	}
 	if err != nil {
