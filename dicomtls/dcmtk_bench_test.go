@@ -59,7 +59,7 @@ func BenchmarkWithDCMTK(b *testing.B) {
 // fastDir is a directory that goes away with the test, in memory if possible.
 func fastDir(b *testing.B) string {
 	b.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "carewire-")
+	dir, err := os.MkdirTemp("/dev/shm", "carewire-") //nolint:usetesting // in memory
 	if err != nil {
 		return b.TempDir()
 	}

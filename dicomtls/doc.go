@@ -91,6 +91,5 @@
 // C-FIND, C-GET, C-MOVE, the work list and print are not offered; a Server
 // answers them with 0211, unrecognized operation. A Server handles the messages of
 // one association one after the other, whatever window it grants. Extended
-// negotiation (PS3.7 D.3.3.5 and D.3.3.6) is read and not answered. When
-// Server.DrainTimeout passes, connections are cut without an A-ABORT.
+// negotiation (PS3.7 D.3.3.5 and D.3.3.6) is read and not answered.
 package dicomtls

@@ -117,6 +117,15 @@ func (a *Association) request(ctx context.Context, pc *PresentationContext, cmd 
 		return a.await(ctx, id, c)
 	}
 	a.withdraw(id)
+	select {
+	case rsp := <-c.answer:
+		// The peer refused the object before its end. An acceptance of what cannot
+		// have arrived whole would be none.
+		if status := Status(rsp.number(elStatus)); !status.Stored() {
+			return rsp, nil
+		}
+	default:
+	}
 	failed := &SendError{Outcome: NotSent, Err: err, permanent: errors.Is(err, ErrBadObject)}
 	if m.whole {
 		failed.Outcome = Unknown

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -207,11 +209,20 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		defer watch.Wait()
 		defer stop()
 	}
+	backstop := cfg.drainTimeout // negative: for ever
+	if backstop >= 0 {
+		backstop += abortGrace // drain is there first, unless the listener failed
+	}
+	var drain sync.WaitGroup
+	ended := make(chan struct{})
+	drain.Go(func() { s.drain(ctx, ended, cfg.drainTimeout) })
+	defer drain.Wait()
+	defer close(ended)
 	err = s.net.Serve(ctx, ln, netserver.Options{
 		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
 		MaxConns:        2 * cfg.maxAssociations,
 		MaxConnsPerHost: 2 * cfg.maxPerHost,
-		DrainTimeout:    cfg.drainTimeout,
+		DrainTimeout:    backstop,
 		Refused: func(from net.Addr, perHost bool) {
 			reason := ReasonTooMany
 			if perHost {
@@ -229,12 +240,40 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return s.drained(ErrServerClosed)
 }
 
+// drain aborts and cuts what is left when Serve's context ended and the time to
+// drain has passed.
+func (s *Server) drain(ctx context.Context, ended <-chan struct{}, limit time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-ended:
+		return
+	}
+	if limit < 0 {
+		return
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		s.census.abort()
+		s.net.Close()
+	case <-ended:
+	}
+}
+
 // Shutdown drains as Serve does at the end of its context, until ctx ends or
 // DrainTimeout has passed. It returns nil, or a *DrainError if messages in hand
 // had to be abandoned. Serve may still be waiting then for a handler that does
 // not heed its context.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.net.Shutdown(ctx)
+	limit, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	stop := context.AfterFunc(ctx, func() {
+		s.census.abort()
+		cut()
+	})
+	defer stop()
+	s.net.Shutdown(limit)
 	cause := context.Cause(ctx)
 	if cause == nil {
 		cause = context.DeadlineExceeded // DrainTimeout
@@ -332,11 +371,13 @@ type census struct {
 	total int
 	byAE  map[string]int
 	byIP  map[string]int
+	conns map[*conn]struct{}
 }
 
-// enter counts an association of ae at the address ip, or says which limit
-// stands against it.
-func (n *census) enter(c *config, ae, ip string) Reason {
+// enter counts the association of a connection, or says which limit stands
+// against it.
+func (n *census) enter(a *conn) Reason {
+	c, ae, ip := a.cfg, a.info.CallingAE, hostOf(a.info.RemoteAddr)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -348,17 +389,20 @@ func (n *census) enter(c *config, ae, ip string) Reason {
 		return ReasonTooManyOfHost
 	}
 	if n.byAE == nil {
-		n.byAE, n.byIP = make(map[string]int), make(map[string]int)
+		n.byAE, n.byIP, n.conns = make(map[string]int), make(map[string]int), make(map[*conn]struct{})
 	}
+	n.conns[a] = struct{}{}
 	n.total++
 	n.byAE[ae]++
 	n.byIP[ip]++
 	return ""
 }
 
-func (n *census) leave(ae, ip string) {
+func (n *census) leave(a *conn) {
+	ae, ip := a.info.CallingAE, hostOf(a.info.RemoteAddr)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(n.conns, a)
 	n.total--
 	if n.byAE[ae]--; n.byAE[ae] == 0 {
 		delete(n.byAE, ae)
@@ -366,6 +410,18 @@ func (n *census) leave(ae, ip string) {
 	if n.byIP[ip]--; n.byIP[ip] == 0 {
 		delete(n.byIP, ip)
 	}
+}
+
+// abort sends A-ABORT on all associations, before they are cut.
+func (n *census) abort() {
+	n.mu.Lock()
+	left := slices.Collect(maps.Keys(n.conns))
+	n.mu.Unlock()
+	var all sync.WaitGroup
+	for _, a := range left {
+		all.Go(a.abort)
+	}
+	all.Wait()
 }
 
 func (n *census) count() int {

@@ -122,22 +122,21 @@ func (c *conn) answer(ctx context.Context, rq *associate) *ending {
 		}
 		ac.user.window = &asyncWindow{invoked: uint16(min(c.info.Window, 65535)), performed: 1} //nolint:gosec // bounded
 	}
-	host := hostOf(c.info.RemoteAddr)
 	if c.draining.Load() {
 		return rejection(ReasonShutdown, &rejectCongestion)
 	}
-	if reason := c.cfg.census.enter(c.cfg, c.info.CallingAE, host); reason != "" {
+	if reason := c.cfg.census.enter(c); reason != "" {
 		return rejection(reason, &rejectLimit)
 	}
 	c.accepted = true
 	if end := c.authenticate(ctx, ac); end != nil {
 		c.accepted = false
-		c.cfg.census.leave(c.info.CallingAE, host)
+		c.cfg.census.leave(c)
 		return end
 	}
 	pdu, err := ac.encode(pduAssociateAC)
 	if err == nil {
-		err = c.l.write(pdu, c.cfg.writeTimeout)
+		err = c.write(pdu, c.cfg.writeTimeout)
 	}
 	c.cfg.tell(ctx, Event{
 		Kind: EventOpened, RemoteAddr: c.info.RemoteAddr, TLS: c.info.TLS, CallingAE: c.info.CallingAE, CalledAE: c.info.CalledAE,

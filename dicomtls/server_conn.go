@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,6 +20,8 @@ const (
 	// mostLingering is how many bytes are thrown away while the client is waited
 	// for: what a client can have on the way when it is told to stop.
 	mostLingering = 16 << 20
+	// abortGrace is how long an A-ABORT may take when there is no time left.
+	abortGrace = 250 * time.Millisecond
 )
 
 // keepAlive finds within two minutes that a peer has vanished without a word.
@@ -33,6 +36,9 @@ type conn struct {
 
 	draining atomic.Bool // set once, by Drain
 	busy     atomic.Bool // a message is in hand, or an association is being made
+
+	writing sync.Mutex // held while PDUs are written
+	aborted bool       // guarded by writing: the last word has been said by abort
 
 	// owned by Serve
 	net      net.Conn // raw, or TLS on it
@@ -159,6 +165,27 @@ func (c *conn) endingOf(ctx context.Context, err error) *ending {
 	}
 }
 
+// write writes whole PDUs, unless abort came first.
+func (c *conn) write(pdus []byte, timeout time.Duration) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.aborted {
+		return &AbortError{}
+	}
+	return c.l.write(pdus, timeout)
+}
+
+// abort sends A-ABORT because the Server has no more time. It is called from
+// another goroutine, and gives up if a PDU is just being written.
+func (c *conn) abort() {
+	if !c.writing.TryLock() {
+		return
+	}
+	defer c.writing.Unlock()
+	c.aborted = true
+	_ = c.l.write(abortPDU(abortByUser, 0), abortGrace) // the connection is cut in any case
+}
+
 func abortPDU(source, reason uint8) []byte { return appendShort(nil, pduAbort, 0, source, reason) }
 
 // finish says the last word and ends the connection.
@@ -171,7 +198,7 @@ func (c *conn) finish(ctx context.Context, end *ending) {
 	}
 	if c.accepted {
 		e.Kind, e.Duration, e.Objects, e.Bytes = EventClosed, time.Since(c.began), c.objects, c.bytes
-		c.cfg.census.leave(c.info.CallingAE, hostOf(c.info.RemoteAddr))
+		c.cfg.census.leave(c)
 	}
 	if c.reported != nil {
 		c.reported(notAnswered(end))
@@ -179,7 +206,7 @@ func (c *conn) finish(ctx context.Context, end *ending) {
 	}
 	var err error
 	if end.pdu != nil {
-		err = c.l.write(end.pdu, lastPDU)
+		err = c.write(end.pdu, lastPDU)
 	}
 	if end.reason != "" {
 		c.cfg.tell(ctx, e)

@@ -119,7 +119,7 @@ func (c *conn) send(pc *PresentationContext, cmd command, data []byte) error {
 	if data != nil {
 		pdus = appendDataSet(pdus, pc.ID, data, c.info.MaxPDUBytes)
 	}
-	err := c.l.write(pdus, c.cfg.writeTimeout)
+	err := c.write(pdus, c.cfg.writeTimeout)
 	return err
 }
 

@@ -206,3 +206,12 @@ func (k *keeper) kept() map[string]string {
 	defer k.mu.Unlock()
 	return maps.Clone(k.got)
 }
+
+// forget returns the data sets and keeps them no longer.
+func (k *keeper) forget() map[string]string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	got := k.got
+	k.got, k.requests, k.broken = make(map[string]string), nil, nil
+	return got
+}

@@ -180,22 +180,54 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-func TestShutdownTellsHowManyItAbandoned(t *testing.T) {
-	srv := &dicomtls.Server{Store: dicomtls.StoreHandlerFunc(func(ctx context.Context, _ *dicomtls.StoreRequest) dicomtls.Status {
-		<-ctx.Done()
-		return dicomtls.StatusProcessingFailure
-	})}
-	in(t, srv, func(t *testing.T, s *site) {
+func TestDrainingMayTakeForEver(t *testing.T) {
+	in(t, &dicomtls.Server{DrainTimeout: -1, Store: dicomtls.StoreHandlerFunc(func(context.Context, *dicomtls.StoreRequest) dicomtls.Status {
+		time.Sleep(24 * time.Hour)
+		return dicomtls.StatusSuccess
+	})}, func(t *testing.T, s *site) {
 		p := s.associated()
 		p.say(store(1, "1.2.3", someData))
 		synctest.Wait()
 		began := time.Now()
 		s.stop()
 		<-s.ended
+		assert.Equal(t, dicomtls.ErrServerClosed, s.err)
+		assert.GreaterOrEqual(t, time.Since(began), 24*time.Hour)
+		assert.Equal(t, "P 8001 0000 to 1", p.hear())
+	})
+}
+
+func TestShutdownTellsHowManyItAbandoned(t *testing.T) {
+	waiting := dicomtls.StoreHandlerFunc(func(ctx context.Context, _ *dicomtls.StoreRequest) dicomtls.Status {
+		<-ctx.Done()
+		return dicomtls.StatusProcessingFailure
+	})
+	in(t, &dicomtls.Server{Store: waiting}, func(t *testing.T, s *site) {
+		p := s.associated()
+		p.say(store(1, "1.2.3", someData))
+		synctest.Wait()
+		began := time.Now()
+		s.stop()
+		assert.Equal(t, []string{"ABORT 0,0"}, p.until()[:1])
+		<-s.ended
 		assert.Equal(t, 30*time.Second, time.Since(began))
 		var de *dicomtls.DrainError
 		require.ErrorAs(t, s.err, &de)
 		assert.Equal(t, 1, de.Abandoned)
 		assert.ErrorIs(t, s.err, dicomtls.ErrServerClosed)
+	})
+	in(t, &dicomtls.Server{Store: waiting}, func(t *testing.T, s *site) {
+		p := s.associated()
+		p.say(store(1, "1.2.3", someData))
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		var de *dicomtls.DrainError
+		require.ErrorAs(t, s.srv.Shutdown(ctx), &de)
+		assert.ErrorIs(t, de, context.DeadlineExceeded)
+		assert.Equal(t, "ABORT 0,0", p.hear())
+		assert.Equal(t, time.Second, time.Since(began))
+		<-s.ended
 	})
 }
