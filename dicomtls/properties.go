@@ -95,8 +95,14 @@ const (
 	fieldTrustStore = "trustStore"
 )
 
-// theirNames are the settings of tlsprops and what they are called here.
+// theirNames are the settings of tlsprops and what they are called here; advice
+// to use one that is not here goes away.
 var theirNames = strings.NewReplacer(
+	" (allowExpired starts with it nevertheless)", "",
+	", or alwaysSendClientCert if they are set", "",
+	"sniServerName, or expectedName,", "serverName",
+	"sniServerName, or expectedName", "serverName",
+	", or set crlCheck to soft", "",
 	"keyStorePath", fieldKeyStore,
 	"certStorePath", "certStore",
 	"trustStorePath", fieldTrustStore,
@@ -106,6 +112,8 @@ var theirNames = strings.NewReplacer(
 	"sniServerName", "serverName",
 	"requireClientCert", "noClientAuth",
 	"verify is", "verification is",
+	"verify chain-only", "verification chain-only",
+	"verify pinned", "verification pinned",
 	"set verify", "set verification",
 )
 
