@@ -140,7 +140,7 @@ func (p *TlsProperties) parseKeyFile(s *set, f *file, passphrase string) (crypto
 		if m.Key == nil {
 			return fail(errors.New("holds no private key: name another file"))
 		}
-		if err := checkKind(m.Key); err != nil {
+		if err := CheckKey(m.Key); err != nil {
 			return fail(err)
 		}
 		certs, err := parseDER(m.Chain)
