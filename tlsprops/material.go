@@ -37,7 +37,7 @@ func (p *TlsProperties) parse(r *reading) (*set, error) {
 		return nil, err
 	}
 	if f := r.file("ocspStaplePath"); f != nil {
-		if err := checkStaple(f.data); err != nil {
+		if err := checkOwnStaple(f.data, s.cert); err != nil {
 			return nil, &FieldError{Field: f.field, Path: f.path, Err: err}
 		}
 		s.cert.OCSPStaple = f.data
