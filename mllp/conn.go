@@ -108,13 +108,17 @@ func (c *conn) Serve(ctx context.Context) {
 			return
 		}
 		c.began = time.Now()
-		c.open(ctx)
+		ctx, err = c.open(ctx)
 	}
 	for err == nil {
 		var text []byte
 		text, err = c.rd.next()
 		if c.received && !c.told {
-			c.open(ctx)
+			var refused error
+			if ctx, refused = c.open(ctx); refused != nil {
+				err = refused
+				return
+			}
 		}
 		c.idleSince = time.Time{}
 		if err == nil {
@@ -128,10 +132,12 @@ func (c *conn) Serve(ctx context.Context) {
 	}
 }
 
-// open tells of the connection, once there is something on it.
-func (c *conn) open(ctx context.Context) {
+// open tells of the connection, once there is something on it, and returns the
+// context of all that follows.
+func (c *conn) open(ctx context.Context) (context.Context, error) {
 	c.told = true
 	c.cfg.tell(ctx, Event{Kind: EventOpened, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS})
+	return c.connContext(ctx)
 }
 
 // skipped tells of bytes that did not belong to a frame.

@@ -48,7 +48,7 @@ func (c *conn) handshake(ctx context.Context) error {
 	}
 	if err == nil {
 		state := secure.ConnectionState()
-		c.net, c.req.TLS = secure, &state
+		c.net, c.req.TLS, c.req.Identity = secure, &state, c.cfg.identify(&state)
 		return nil
 	}
 	switch {
@@ -86,9 +86,8 @@ func handshakeEvent(err error) Event {
 		e.Reason = certificateReason(verify.Err)
 		if certs := verify.UnverifiedCertificates; len(certs) > 0 {
 			cert := certs[0]
-			e.Certificate = &Certificate{
-				Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), Serial: fmt.Sprintf("%X", cert.SerialNumber),
-			}
+			e.Certificate = new(Certificate)
+			e.Certificate.Subject, e.Certificate.Issuer, e.Certificate.Serial = certificateNames(cert)
 			switch {
 			case e.Reason == ReasonTLSUnknownAuthority && bytes.Equal(cert.RawSubject, cert.RawIssuer):
 				e.Reason = ReasonTLSSelfSigned

@@ -44,8 +44,9 @@ func (e *DrainError) Unwrap() error { return e.Err }
 //     neither sent nor logged, since it may quote the message.
 //
 // Messages of one connection are handled one after the other, those of several
-// connections concurrently. ctx has the values of Serve's; it ends when the
-// server has no more time for the handler.
+// connections concurrently. ctx has the values of Serve's, or is what
+// Server.ConnContext made of it; it ends when the server has no more time for the
+// handler.
 type Handler interface {
 	ServeMLLP(ctx context.Context, r *Request) (reply []byte, err error)
 }
@@ -89,6 +90,9 @@ type Request struct {
 	// TLS is nil on a connection without TLS. With required client certificates,
 	// PeerCertificates[0] is the verified client's.
 	TLS *tls.ConnectionState
+	// Identity is nil if the client presented no certificate, or if TLSConfig
+	// leaves its verification to a callback.
+	Identity *Identity
 }
 
 // Flags tell what is unusual about a message. Most appear only with a policy
@@ -188,6 +192,14 @@ type Server struct {
 	// default) answers AE to the first, if its MSH-10 can be read, and handles
 	// the second; close closes the connection.
 	Truncated Policy
+
+	// ConnContext, if not nil, is called once for each connection, in its
+	// goroutine: after the handshake or, without TLS, after the first bytes, and
+	// before the first message. It is the place for what a handler would otherwise
+	// work out for every message. What it returns is the context of the
+	// connection's handlers; it must be ctx or come from it, and nil closes the
+	// connection.
+	ConnContext func(ctx context.Context, info ConnInfo) context.Context
 
 	// Logger gets the events. If nil, nothing is logged.
 	Logger *slog.Logger
@@ -360,6 +372,9 @@ type config struct {
 	strict                                               bool
 	notHL7, noControlID, multipleMSH, batches, truncated Policy
 
+	connContext func(context.Context, ConnInfo) context.Context // nil: none
+	keysOnly    bool                                            // of clients' certificates only the key is verified
+
 	logger  *slog.Logger
 	observe func(Event)
 }
@@ -396,6 +411,7 @@ func (s *Server) config() (*config, error) {
 		multipleMSH:      s.MultipleMSH.or(PolicyReject),
 		batches:          s.Batches.or(PolicyReject),
 		truncated:        s.Truncated.or(PolicyResync),
+		connContext:      s.ConnContext,
 		logger:           s.Logger,
 		observe:          s.Observe,
 	}
@@ -403,6 +419,7 @@ func (s *Server) config() (*config, error) {
 		return c, nil
 	}
 	var err error
+	c.keysOnly = keysOnly(s.TLS)
 	if c.source, err = tlsprops.Load(*s.TLS); err == nil {
 		c.tls, err = c.source.ServerConfig()
 	}
