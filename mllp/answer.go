@@ -34,17 +34,20 @@ func (x *exchange) call(ctx context.Context, h Handler) (reply []byte, err error
 
 // serve calls a handler and waits for what it decides, at the latest until its
 // time is over.
-func (x *exchange) serve(ctx context.Context, h Handler) (o outcome) {
+func (x *exchange) serve(ctx context.Context, h Handler) outcome {
 	var began time.Time
 	if x.cfg.watched() {
 		began = time.Now()
 	}
-	if x.cfg.handlerTimeout <= 0 {
-		reply, err := x.call(ctx, h)
-		o = x.judge(ctx, reply, err)
-		o.took = since(began)
-		return o
+	if x.cfg.handlerTimeout > 0 {
+		return x.serveInTime(ctx, h, began)
 	}
+	reply, err := x.call(ctx, h)
+	return x.judge(ctx, reply, err, began)
+}
+
+// serveInTime is serve with a limit.
+func (x *exchange) serveInTime(ctx context.Context, h Handler, began time.Time) outcome {
 	limited, cancel := context.WithTimeout(ctx, x.cfg.handlerTimeout)
 	defer cancel()
 	var reply []byte
@@ -56,9 +59,7 @@ func (x *exchange) serve(ctx context.Context, h Handler) (o outcome) {
 	}()
 	select {
 	case <-done:
-		o = x.judge(ctx, reply, failed)
-		o.took = since(began)
-		return o
+		return x.judge(ctx, reply, failed, began)
 	case <-limited.Done():
 	}
 	e := x.event(EventHandlerFailed)
@@ -67,37 +68,50 @@ func (x *exchange) serve(ctx context.Context, h Handler) (o outcome) {
 	return outcome{code: AE, text: "timeout", late: done}
 }
 
-// judge says what follows from a handler's result.
-func (x *exchange) judge(ctx context.Context, reply []byte, failed error) outcome {
-	if nak, ok := errors.AsType[*Nak](failed); ok {
-		return outcome{code: nak.code(), text: nak.Text}
-	}
-	failure := func(detail string) outcome {
-		if detail != "" {
-			e := x.event(EventHandlerFailed)
-			e.Detail = detail
-			x.cfg.tell(ctx, e)
+// judge says what follows from the result of a handler that was called at began.
+func (x *exchange) judge(ctx context.Context, reply []byte, failed error, began time.Time) outcome {
+	o := outcome{code: AA, reply: reply, took: since(began)}
+	switch {
+	case failed != nil:
+		x.judgeError(ctx, &o, failed)
+	case reply == nil:
+	default:
+		if _, err := AppendFrame(x.out[:0], reply); err != nil {
+			// It would not arrive as what it is.
+			x.fail(ctx, &o, "the reply cannot be sent in a frame")
+			return o
 		}
-		return outcome{code: AE, text: "internal error"}
+		ack, err := findMSA(reply)
+		if o.code = ack.code; err != nil {
+			o.code = ""
+		}
 	}
+	return o
+}
+
+// judgeError is judge for an error.
+func (x *exchange) judgeError(ctx context.Context, o *outcome, failed error) {
+	nak, isNak := errors.AsType[*Nak](failed)
 	switch {
 	case errors.Is(failed, ErrNoReply):
-		return outcome{silent: true}
+		o.silent = true
+	case isNak:
+		o.code, o.text, o.reply = nak.code(), nak.Text, nil
 	case errors.Is(failed, errPanicked):
-		return failure("")
-	case failed != nil:
-		return failure(typeName(failed))
-	case reply == nil:
-		return outcome{code: AA}
+		x.fail(ctx, o, "") // which has been told
+	default:
+		x.fail(ctx, o, typeName(failed))
 	}
-	if _, err := AppendFrame(x.out[:0], reply); err != nil {
-		return failure("the reply cannot be sent in a frame") // it would not arrive as what it is
+}
+
+// fail makes o what follows from a failure, and tells of it.
+func (x *exchange) fail(ctx context.Context, o *outcome, detail string) {
+	o.code, o.text, o.reply = AE, "internal error", nil
+	if detail != "" {
+		e := x.event(EventHandlerFailed)
+		e.Detail = detail
+		x.cfg.tell(ctx, e)
 	}
-	ack, err := findMSA(reply)
-	if err != nil {
-		ack.code = ""
-	}
-	return outcome{code: ack.code, reply: reply}
 }
 
 // conclude sends the acknowledgements that follow from what the handler has

@@ -122,7 +122,7 @@ func (x *exchange) once(ctx context.Context) error {
 	before, err := x.cfg.replay.Recall(waiting, x.key)
 	switch {
 	case err != nil:
-		o := x.judge(ctx, nil, err)
+		o := x.judge(ctx, nil, err, time.Time{})
 		return x.conclude(ctx, &o)
 	case before != nil && before.Digest == digest:
 		return x.repeat(ctx, before)
