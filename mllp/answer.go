@@ -261,6 +261,9 @@ func (x *exchange) route(ctx context.Context, frame []byte, code AckCode, now ti
 	err := x.write(frame, code, now)
 	if x.lanes != nil {
 		x.lanes.write.Unlock()
+		if err != nil {
+			x.lanes.fail(err) // before the turn is passed on: part of a frame may have gone
+		}
 	}
 	switch {
 	case err == nil:

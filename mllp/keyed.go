@@ -153,6 +153,9 @@ func (j *job) run(ctx context.Context) {
 			err = &closeError{reason: ReasonPanic}
 		}
 		if err != nil {
+			if t := j.turns[0]; t.passed != nil {
+				<-t.before // what came before is answered before the end
+			}
 			l.fail(err)
 		}
 		j.release()
