@@ -251,7 +251,7 @@ func (x *exchange) route(ctx context.Context, frame []byte, code AckCode, now ti
 		now = time.Now()
 	}
 	r := x.cfg.responder
-	if r != nil && r.When != RespondOnRecovery && !(x.asked.enhanced && code.commit()) {
+	if r != nil && r.When != RespondOnRecovery && (!x.asked.enhanced || !code.commit()) {
 		x.respond(ctx, frame, code)
 		return nil
 	}

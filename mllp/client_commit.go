@@ -172,7 +172,13 @@ func (c *Conn) expected(raw []byte, ack acknowledgement) bool {
 // confirm sends the commit acknowledgement of an application's, if that asks for it.
 func (c *Conn) confirm(raw []byte, code AckCode) error {
 	var h Header
-	if code.commit() || h.Parse(raw) != nil || len(h.AcceptAck) == 0 || !h.asks().commit.wants(true) {
+	if code.commit() {
+		return nil
+	}
+	if err := h.Parse(raw); err != nil {
+		return fmt.Errorf("mllp: unusable reply: %w", err)
+	}
+	if !h.asks().commit.wants(true) {
 		return nil
 	}
 	id := rand.Text()[:20] // as long as MSH-10 may be up to HL7 2.6

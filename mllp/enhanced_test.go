@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -320,4 +321,30 @@ func TestALateResultIsAnswerToNothing(t *testing.T) {
 			c.quiet(time.Minute)
 		}
 	})
+}
+
+func TestEnhancedModeAllocatesNoMoreThanOriginalMode(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	accept := mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil })
+	srv := &mllp.Server{Enhanced: true, Handler: accept, Application: accept}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(t.Context(), ln) }()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	r := mllp.NewReader(c, 0)
+	framed := []byte(frame(asking("id1", "AL", "AL")))
+	assert.LessOrEqual(t, testing.AllocsPerRun(200, func() {
+		if _, err := c.Write(framed); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := r.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}), 1.0)
+	c.Close()
+	require.NoError(t, srv.Close())
+	<-served
 }
