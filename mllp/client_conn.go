@@ -49,6 +49,9 @@ type Conn struct {
 	timeout      time.Duration
 	writeTimeout time.Duration
 	match        Match
+	enhanced     bool
+	applyTimeout time.Duration // ApplicationTimeout
+	correlator   *Correlator   // nil: none
 
 	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
 	slots      chan struct{} // holds a token for each message under way
@@ -57,12 +60,15 @@ type Conn struct {
 
 	frame []byte // owned by the holder of turn
 
+	writing sync.Mutex // held while a frame is written
+
 	mu       sync.Mutex
 	err      error     // guarded by mu: why the Conn has ended; nil while it has not
 	waiting  []*flight // guarded by mu: written or being written, oldest first
 	idle     []*flight // guarded by mu: to be used again
 	writeErr error     // guarded by mu: why nothing can be written any more
 	strays   int       // guarded by mu: acknowledgements that were passed over
+	owed     []string  // guarded by mu: messages whose commit acknowledgement may come after all
 }
 
 // flight is a message under way.
@@ -73,6 +79,12 @@ type flight struct {
 	id     []byte // MSH-10, in the caller's message
 	began  time.Time
 	strays int // Conn.strays at that time
+	asked  asked
+
+	// Of enhanced mode, nil without.
+	commits chan struct{} // of one; readLoop sends when it has set commit
+	commit  *Reply        // guarded by Conn.mu: the commit acknowledgement, while the application's is waited for
+	other   *awaited      // where that may arrive besides; nil: nowhere
 
 	timer *time.Timer // owned by Send
 }
@@ -85,6 +97,9 @@ type Reply struct {
 	// Strays is how many acknowledgements of other messages came in that time
 	// and were passed over (MatchControlID).
 	Strays int
+	// Commit is the code of the commit acknowledgement that came before Ack, with
+	// Dialer.Enhanced: CA or, if none came before, "".
+	Commit AckCode
 }
 
 func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
@@ -93,6 +108,9 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 		timeout:      duration(d.Timeout, defaultAckTimeout),
 		writeTimeout: duration(d.WriteTimeout, defaultSendTimeout),
 		match:        d.Match,
+		enhanced:     d.Enhanced,
+		applyTimeout: duration(d.ApplicationTimeout, defaultAckTimeout),
+		correlator:   d.Correlator,
 		turn:         make(chan struct{}, 1),
 		slots:        make(chan struct{}, max(d.Window, 1)),
 		closed:       make(chan struct{}),
@@ -111,9 +129,7 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 // messages are under way at a time. msg is not kept.
 //
 // With AA or CA the error is nil. (CA is the word of enhanced mode for having
-// taken charge of a message: HL7 2.x, chapter 2. Send waits for one
-// acknowledgement; an application's later one, which MSH-16 may ask for, is
-// not collected here and ends the connection.) With any other code the error's
+// taken charge of a message: HL7 2.x, chapter 2.) With any other code the error's
 // outcome is Nacked, and the reply is returned besides. Otherwise the reply is
 // nil. The error is always a *[SendError]:
 //
@@ -124,6 +140,25 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 //     connection broke, and if the peer sent anything but a frame with an
 //     acknowledgement. The Conn is then closed, and the other messages under
 //     way on it are Unknown too.
+//
+// Without Dialer.Enhanced, Send waits for one acknowledgement; an application's
+// later one, which MSH-16 may ask for, ends the connection. With it:
+//
+//   - A message with MSH-16 AL waits for AA, AE or AR; CA before it is only noted
+//     in the reply, CE and CR end the waiting. That the application's word comes
+//     first, or that CA never comes after it, makes no difference; a CA that
+//     comes later is passed over.
+//   - If CA came and the application's word does not, within ApplicationTimeout or
+//     because the connection ended, the reply is that of CA and the error is
+//     Unknown with [ErrNoApplicationAck]. It is not Retryable: the receiver has
+//     the message. A Correlator goes on waiting when the connection has ended.
+//   - With MSH-16 NE or absent, Send waits for the commit acknowledgement, and
+//     with both absent as without Enhanced.
+//   - A message that asks for no acknowledgement, or for one that comes only after
+//     success or only after an error, is NotSent: silence could mean that all is
+//     well, and that all is lost. (MSH-15 may do so if MSH-16 is AL.)
+//   - An application's word that asks with MSH-15 for a commit acknowledgement
+//     itself gets its CA.
 func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	reply, err := c.send(ctx, msg)
 	if err != nil {
@@ -134,12 +169,18 @@ func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 
 func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 	var h Header
+	var wants asked
 	if c.match != MatchAny {
 		if err := h.Parse(msg); err != nil {
 			return nil, refused(err)
 		}
 		if len(h.ControlID) == 0 {
 			return nil, refused(ErrNoControlID)
+		}
+	}
+	if c.enhanced {
+		if wants = h.asks(); !wants.answerable() {
+			return nil, refused(errNotAnswered)
 		}
 	}
 	if err := c.takeTurn(ctx); err != nil {
@@ -152,11 +193,14 @@ func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 		<-c.slots
 		return nil, refused(err)
 	}
-	f, err := c.takeOff(h.ControlID)
+	f, err := c.takeOff(h.ControlID, wants)
 	if err != nil {
 		c.endTurn()
 		<-c.slots
 		return nil, notSent(err)
+	}
+	if f.commits != nil {
+		defer c.stopWaiting(f)
 	}
 	n, cause := c.write(ctx, frame[framePad:])
 	c.endTurn()
@@ -213,7 +257,7 @@ func (c *Conn) endTurn() {
 
 // takeOff puts a message among the waiting. That is before it is written, since
 // its acknowledgement may be faster than the return of Write.
-func (c *Conn) takeOff(id []byte) (*flight, error) {
+func (c *Conn) takeOff(id []byte, wants asked) (*flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -225,7 +269,10 @@ func (c *Conn) takeOff(id []byte) (*flight, error) {
 	} else {
 		f = &flight{reply: make(chan *Reply, 1)}
 	}
-	f.id, f.began, f.strays = id, time.Now(), c.strays
+	f.id, f.began, f.strays, f.asked = id, time.Now(), c.strays, wants
+	if wants.application == always {
+		c.expectTwo(f)
+	}
 	c.waiting = append(c.waiting, f)
 	return f, nil
 }
@@ -233,24 +280,15 @@ func (c *Conn) takeOff(id []byte) (*flight, error) {
 // write writes a frame, with one Write, and returns how much of it has gone. If
 // that is not all of it the Conn has ended.
 func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
-	if c.writeTimeout > 0 {
-		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
-		if err := c.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
-			return 0, c.fail(err)
-		}
-	}
 	if ctx.Done() != nil {
 		// Closing is what wakes a Write, and what a Conn with half a message
 		// written needs anyway.
 		stop := context.AfterFunc(ctx, func() { _ = c.fail(errGivenUp) })
 		defer stop()
 	}
-	n, err := c.nc.Write(frame)
+	n, err := c.put(frame)
 	switch {
 	case err == nil:
-		// TLS may have to write while it reads, to answer a key update. If this
-		// fails the Conn has ended, which says nothing of this message.
-		_ = c.nc.SetWriteDeadline(time.Time{})
 		return n, nil
 	case ctx.Err() != nil:
 		_ = c.fail(errGivenUp)
@@ -262,6 +300,25 @@ func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
 		return n, err
 	}
 	return n, c.hearOut(ctx, err)
+}
+
+// put writes a frame within the time that is allowed for it.
+func (c *Conn) put(frame []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.writeTimeout > 0 {
+		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
+		if err := c.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.nc.Write(frame)
+	if err == nil {
+		// TLS may have to write while it reads, to answer a key update. If this
+		// fails the Conn has ended, which says nothing of this message.
+		_ = c.nc.SetWriteDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // hearOut ends the Conn after a write failed with err, but lets readLoop first
@@ -294,6 +351,10 @@ func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
 	select {
 	case reply := <-f.reply:
 		return c.land(f, reply)
+	case <-f.commits:
+		return c.awaitApplication(ctx, f)
+	case reply := <-f.elsewhere():
+		return c.landElsewhere(f, reply)
 	case <-c.closed:
 		cause = c.Err()
 	case <-ctx.Done():
@@ -301,7 +362,10 @@ func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
 	case <-timeout:
 		cause = c.timedOut(f)
 	}
-	if reply := c.withdraw(f); reply != nil { // it came at the last moment
+	if c.hasCommit(f) { // it came at the last moment
+		return c.awaitApplication(ctx, f)
+	}
+	if reply := c.withdraw(f); reply != nil { // likewise
 		return c.land(f, reply)
 	}
 	_ = c.fail(errGivenUp)
@@ -352,10 +416,11 @@ func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
-	f.id = nil
-	c.mu.Lock()
-	c.idle = append(c.idle, f)
-	c.mu.Unlock()
+	if f.id = nil; f.commits == nil {
+		c.mu.Lock()
+		c.idle = append(c.idle, f)
+		c.mu.Unlock()
+	}
 	<-c.slots
 	if code := reply.Ack.Code; !code.Accepted() {
 		return reply, &SendError{Outcome: Nacked, AckCode: code}

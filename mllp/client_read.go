@@ -46,16 +46,27 @@ func (c *Conn) deliver(raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("mllp: unusable reply: %w", err)
 	}
+	if err := c.assign(raw, ack); err != nil || !c.enhanced {
+		return err
+	}
+	return c.confirm(raw, ack.code)
+}
+
+// assign is deliver without what may be answered to the reply.
+func (c *Conn) assign(raw []byte, ack acknowledgement) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) == 0 {
-		return ErrUnsolicited
-	}
 	i := 0
 	if c.match != MatchAny {
 		i = slices.IndexFunc(c.waiting, func(f *flight) bool { return bytes.Equal(f.id, ack.controlID) })
 	}
-	if i < 0 {
+	if i < 0 || len(c.waiting) == 0 {
+		switch {
+		case c.expected(raw, ack):
+			return nil
+		case len(c.waiting) == 0:
+			return ErrUnsolicited
+		}
 		c.strays++
 		if c.match == MatchStrict {
 			return ErrMismatch
@@ -63,8 +74,12 @@ func (c *Conn) deliver(raw []byte) error {
 		return nil
 	}
 	f := c.waiting[i]
+	reply := &Reply{Ack: ack.export(), Raw: bytes.Clone(raw), Duration: time.Since(f.began), Strays: c.strays - f.strays}
+	if f.commits != nil && !c.lastOf(f, reply) {
+		return nil
+	}
 	c.waiting = slices.Delete(c.waiting, i, i+1)
-	f.reply <- &Reply{Ack: ack.export(), Raw: bytes.Clone(raw), Duration: time.Since(f.began), Strays: c.strays - f.strays}
+	f.reply <- reply
 	return nil
 }
 
@@ -79,10 +94,10 @@ func (in incoming) Read(p []byte) (int, error) {
 		return n, err
 	}
 	in.c.mu.Lock()
-	waiting := len(in.c.waiting)
+	waiting := len(in.c.waiting) > 0 || in.c.expecting()
 	in.c.mu.Unlock()
 	switch {
-	case waiting == 0:
+	case !waiting:
 		return 0, ErrUnsolicited
 	case !in.c.frames.in && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
 		return 0, errUnframed

@@ -39,8 +39,9 @@ var (
 // own Reader.
 type conn struct {
 	// static after construction
-	cfg *config
-	raw net.Conn
+	cfg   *config
+	raw   net.Conn
+	lanes *lanes // nil without Server.Parallel
 
 	draining atomic.Bool // set once, by Drain
 	busy     atomic.Bool // bytes of a message are in hand
@@ -50,9 +51,9 @@ type conn struct {
 	done   <-chan struct{} // of the context
 	rd     Reader
 	req    Request
-	buf    *buffer // under rd.buf; nil before the first read
-	out    []byte  // of the last acknowledgement, to be used again
-	likely int     // length of the next frame, from those before
+	own    exchange // of req
+	buf    *buffer  // under rd.buf; nil before the first read
+	likely int      // length of the next frame, from those before
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte
@@ -74,7 +75,12 @@ type conn struct {
 }
 
 func newConn(cfg *config, raw net.Conn) *conn {
-	return &conn{cfg: cfg, raw: raw, net: raw, frameAt: -1}
+	c := &conn{cfg: cfg, raw: raw, net: raw, frameAt: -1}
+	c.own = exchange{conn: c, r: &c.req}
+	if cfg.parallel > 1 {
+		c.lanes = newLanes(c, cfg.parallel)
+	}
+	return c
 }
 
 // Drain is part of netserver.Conn.
@@ -84,7 +90,9 @@ func (c *conn) Drain() {
 }
 
 // Busy is part of netserver.Conn.
-func (c *conn) Busy() bool { return c.busy.Load() }
+func (c *conn) Busy() bool {
+	return c.busy.Load() || c.lanes != nil && c.lanes.pending.Load() > 0
+}
 
 // Serve is part of netserver.Conn.
 func (c *conn) Serve(ctx context.Context) {
@@ -93,6 +101,11 @@ func (c *conn) Serve(ctx context.Context) {
 		if v := recover(); v != nil {
 			c.panicked(ctx, v)
 			err = &closeError{reason: ReasonPanic}
+		}
+		if c.lanes != nil {
+			if failed := c.lanes.finish(); failed != nil {
+				err = failed
+			}
 		}
 		c.close(ctx, err)
 	}()

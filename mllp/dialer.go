@@ -72,6 +72,17 @@ type Dialer struct {
 	// Match says which reply acknowledges a message. The zero value is MatchControlID.
 	Match Match
 
+	// Enhanced has Send wait for each acknowledgement that the message itself asks
+	// for with MSH-15 and MSH-16 (HL7 2.x, chapter 2, enhanced mode), instead of
+	// for the first one: see [Conn.Send]. With MatchAny it is refused.
+	Enhanced bool
+	// ApplicationTimeout is how long Send waits, with Enhanced, for the
+	// application's acknowledgement after the commit acknowledgement; 0: 30 s.
+	ApplicationTimeout time.Duration
+	// Correlator, if not nil, brings Send the application acknowledgements that
+	// arrive otherwise than on its own Conn. It needs Enhanced.
+	Correlator *Correlator
+
 	mu     sync.Mutex
 	source *tlsprops.Source // guarded by mu; nil until TLS has been loaded
 }
@@ -196,6 +207,10 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: Dialer.Match is unknown")
 	case d.Match == MatchAny && d.Window > 1:
 		return errors.New("mllp: with MatchAny, Dialer.Window must be 1: replies could not be told apart")
+	case d.Match == MatchAny && d.Enhanced:
+		return errors.New("mllp: with MatchAny, Dialer.Enhanced must not be set: acknowledgements could not be told apart")
+	case d.Correlator != nil && !d.Enhanced:
+		return errors.New("mllp: Dialer.Correlator is set, but not Dialer.Enhanced")
 	}
 	return nil
 }

@@ -71,9 +71,47 @@
 // of this package holds bytes of a message, but for the control ID of an
 // answer that may not have arrived.
 //
+// # Acknowledgements
+//
+// HL7 has two modes. In original mode a message is answered once: AA, AE or AR. In
+// enhanced mode the sender says with MSH-15 what it wants to hear when the receiver
+// has taken charge of the message, a commit acknowledgement (CA, CE, CR), and with
+// MSH-16 what it wants to hear when the application has seen it (AA, AE, AR):
+//
+//	AL  always   NE  never   ER  on error or rejection   SU  on success
+//
+// A Server answers in original mode, whatever MSH-15 and MSH-16 say, until
+// Server.Enhanced is set: many senders fill them in and know nothing but AA, and
+// IHE asks for original mode (ITI TF-2, appendix C). With it, messages in which
+// both are empty stay in original mode. If only one is there, the other counts as
+// NE, and a word that is not in the table as AL; both are told in an event.
+//
+// What the Handler returns is the commit. If it has taken the message, CA leaves,
+// then Server.Application is called, if there is one, and what that returns is the
+// application's acknowledgement. Without one the Handler's word is both. A message
+// that the Handler has not taken gets one acknowledgement at most: the commit one
+// if MSH-15 wants it, else the application's if MSH-16 does. In original mode both
+// are called before the one answer.
+//
+//	                       MSH-15 AL, MSH-16 AL    NE, AL     AL, NE    ER, SU
+//	taken, applied         CA, AA                  AA         CA        AA
+//	taken, not applied     CA, AE                  AE         CA        -
+//	not taken              CE                      AE         CE        CE
+//
+// On the other side, Dialer.Enhanced makes Send wait for what the message asks for:
+// see [Conn.Send]. A [Correlator] helps where the application's acknowledgement
+// comes over another connection, and a [Responder] where it is to go over one.
+//
+// Messages of one connection are handled one after the other, unless Server.Key
+// tells those apart that need not be; acknowledgements leave in the order of the
+// messages even then: all first ones, and all second ones of enhanced mode, each
+// among themselves. Server.Replay answers a message that comes again as it was
+// answered before. Server.Batches takes batches apart. Text of an acknowledgement
+// that is made here is ASCII, and MSH-18 is the message's own; the bytes of a
+// message are never changed: a [Charset] is for those who want its text.
+//
 // # Limitations
 //
-// Acknowledgements are those of HL7's original mode: MSH-15 and MSH-16 are not
-// heeded. Release 2 of MLLP, with its commit acknowledgements, is recognised and
+// Release 2 of MLLP, with its commit acknowledgements, is recognised and
 // reported, not spoken. HL7 version 2 in XML is not acknowledged.
 package mllp

@@ -57,6 +57,11 @@ var (
 	// ErrMismatch is the reason of a Conn's end under MatchStrict when a reply
 	// acknowledged a message that was not waiting.
 	ErrMismatch = errors.New("mllp: the acknowledgement is of another message (MSA-2)")
+	// ErrNoApplicationAck is the reason of Unknown for a message whose receiver has
+	// taken charge of it (CA), and whose application's acknowledgement, which
+	// MSH-16 asked for, did not come: see Dialer.Enhanced. The receiver has the
+	// message; what its application makes of it is not known.
+	ErrNoApplicationAck = errors.New("mllp: the receiver has taken the message (CA), but its application's acknowledgement did not come")
 	// ErrPeerRejectedCertificate means that the peer did not accept this side's
 	// client certificate, or wanted one and got none. TLS 1.3 tells a client so
 	// only after its side of the handshake (RFC 8446, section 4.4.3): then it is
@@ -106,7 +111,8 @@ func (e *SendError) Unwrap() error { return e.Err }
 func (e *SendError) MaybeDelivered() bool { return e.Outcome == Unknown }
 
 // Retryable tells whether the same message may meet with success later. It is
-// true for Unknown (at the risk that MaybeDelivered tells of), for NotSent by
+// true for Unknown (at the risk that MaybeDelivered tells of; not with
+// ErrNoApplicationAck), for NotSent by
 // the network's or the peer's fault, and for AE and CE. It is false for AR and
 // CR; for a message that cannot be sent as it is; and for a faulty
 // configuration: certificates that either side refuses, files that cannot be read.

@@ -22,9 +22,12 @@ const (
 	EventAcceptFailed     EventKind = "accept_failed"     // such as no file descriptors; Err, Duration until the next try
 	EventHandshakeFailed  EventKind = "handshake_failed"  // [why]; Err, Certificate
 	EventMessage          EventKind = "message"           // the handler has answered; Code, Bytes, Duration of the handler
+	EventApplication      EventKind = "application"       // Server.Application, or an acknowledgement after a commit one, has answered; Code, Bytes, Duration of the handler
+	EventReplayed         EventKind = "replayed"          // a repeated message was answered as before; Code, Bytes
+	EventRespondFailed    EventKind = "respond_failed"    // Server.Responder tries again after Duration; Code, Err
 	EventRejected         EventKind = "rejected"          // answered, by policy, without the handler [why]; Code, Bytes, Offset
 	EventBadFrame         EventKind = "bad_frame"         // a frame was discarded [why]; Bytes, Offset, Code if it was answered
-	EventTolerated        EventKind = "tolerated"         // a frame with a flaw was accepted [which]; Bytes, Offset
+	EventTolerated        EventKind = "tolerated"         // a frame with a flaw was accepted [which]; Bytes, Offset, in Detail the field
 	EventSkipped          EventKind = "skipped"           // bytes outside of frames [junk, or none for white space]; Bytes, Offset
 	EventHandlerFailed    EventKind = "handler_failed"    // the handler returned an error, did not return in time, or panicked [timeout, panic]
 	EventAckUndeliverable EventKind = "ack_undeliverable" // an answer may not have arrived, so the message may come again; ControlID, Code, Err
@@ -95,7 +98,7 @@ func (e *Event) level() slog.Level {
 	switch e.Kind {
 	case EventAcceptFailed, EventHandlerFailed:
 		return slog.LevelError
-	case EventRefused, EventHandshakeFailed, EventRejected, EventBadFrame, EventTolerated, EventAckUndeliverable:
+	case EventRefused, EventHandshakeFailed, EventRejected, EventBadFrame, EventTolerated, EventAckUndeliverable, EventRespondFailed:
 		return slog.LevelWarn
 	case EventClosed:
 		if e.Reason != ReasonPeerClosed && e.Reason != ReasonShutdown {
@@ -105,7 +108,7 @@ func (e *Event) level() slog.Level {
 		if e.Reason != "" {
 			return slog.LevelWarn
 		}
-	case EventOpened, EventProbe, EventMessage:
+	case EventOpened, EventProbe, EventMessage, EventApplication, EventReplayed:
 	}
 	return slog.LevelDebug
 }

@@ -86,6 +86,17 @@ func (b *budget) take(who *conn, n int64, deadline time.Time, done <-chan struct
 	return false
 }
 
+// takeNow takes n bytes if they are there for everybody, without waiting.
+func (b *budget) takeNow(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.queue) > 0 || n > b.left {
+		return false
+	}
+	b.left -= n
+	return true
+}
+
 // give gives n bytes back; last says that who has no more of them.
 func (b *budget) give(who *conn, n int64, last bool) {
 	b.mu.Lock()

@@ -27,15 +27,17 @@ func (c *conn) Read(p []byte) (int, error) {
 			if err := c.net.SetReadDeadline(want); err != nil {
 				return 0, err
 			}
-			if c.draining.Load() && !c.looked && !c.rd.in {
-				continue // Drain may have come before, and its waking been undone
+			if c.draining.Load() && !c.looked && !c.rd.in || c.lanes != nil && c.lanes.failed() != nil {
+				continue // Drain or fail may have come before, and its waking been undone
 			}
 		}
 		n, err := c.net.Read(p[:min(len(p), readChunk)])
 		if n > 0 {
 			c.received = true
 			c.setBusy(true)
-			c.unread.code = ""
+			if c.lanes == nil { // beside others, it says nothing of the last one
+				c.unread.code = ""
+			}
 			return n, err
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -58,6 +60,11 @@ func (c *conn) setBusy(b bool) {
 // deadline returns until when to read, the zero time for no limit, or why not to
 // read any more.
 func (c *conn) deadline() (time.Time, error) {
+	if c.lanes != nil {
+		if err := c.lanes.failed(); err != nil {
+			return time.Time{}, err
+		}
+	}
 	if !c.rd.in {
 		return c.idleDeadline()
 	}
@@ -103,6 +110,9 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 		return time.Now().Add(lastLook), nil
 	}
 	c.setBusy(false)
+	if c.lanes != nil && c.lanes.pending.Load() > 0 {
+		c.idleSince = time.Time{}
+	}
 	large := len(c.rd.buf) > idleBuffer
 	if !large && c.cfg.idleTimeout <= 0 {
 		return want, nil

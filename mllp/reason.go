@@ -52,6 +52,18 @@ const (
 	ReasonNoControlID Reason = "no_control_id"
 	// ReasonBatch is a batch (FHS or BHS).
 	ReasonBatch Reason = "batch"
+	// ReasonDuplicateID is a message with the MSH-10 of another one: see
+	// Server.Replay.
+	ReasonDuplicateID Reason = "duplicate_id"
+	// ReasonAckConditionMissing means that of MSH-15 and MSH-16 only the other one
+	// is there: it counts as NE.
+	ReasonAckConditionMissing Reason = "ack_condition_missing"
+	// ReasonAckConditionUnknown means that MSH-15 or MSH-16 is not AL, NE, ER or
+	// SU: it counts as AL.
+	ReasonAckConditionUnknown Reason = "ack_condition_unknown"
+	// ReasonUnknownCharset means that MSH-18 is not in table 0211 nor a name in use
+	// for what is.
+	ReasonUnknownCharset Reason = "unknown_charset"
 )
 
 // Reasons of connections.

@@ -97,17 +97,18 @@ type Request struct {
 
 // Flags tell what is unusual about a message. Most appear only with a policy
 // that lets such messages through.
-type Flags uint8
+type Flags uint16
 
 // The flags.
 const (
 	MissingCR    Flags = 1 << iota // the frame ended with FS alone
 	StrayControl                   // VT or FS in the text
 	MultipleMSH                    // more than one MSH segment, and no batch header
-	Batch                          // the text is a batch: FHS or BHS comes first
+	Batch                          // the text is a batch: FHS or BHS comes first; or a message of one
 	NoControlID                    // MSH-10 is empty
 	NotHL7                         // the text begins with none of MSH, FHS, BHS
-	IsAck                          // an acknowledgement: whatever the handler returns, nothing is sent
+	IsAck                          // an acknowledgement: nothing is sent, but in enhanced mode a commit acknowledgement if it asks for one
+	DuplicateID                    // another message with this MSH-10 has been accepted: see Server.Replay
 )
 
 // A Server receives messages over MLLP, or, with TLS, over MLLPS. Handler must
@@ -184,9 +185,11 @@ type Server struct {
 	// MultipleMSH is for frames with a second MSH segment without a batch header:
 	// reject (the default) or deliver; then one answer is sent, quoting the first.
 	MultipleMSH Policy
-	// Batches is for frames that begin with FHS or BHS: reject (the default) or
-	// deliver; then one answer is sent, quoting FHS-11 or BHS-11, so the handler
-	// must take all of the batch or nothing.
+	// Batches is for frames that begin with FHS or BHS: reject (the default);
+	// deliver, then one answer is sent, quoting FHS-11 or BHS-11, so the handler
+	// must take all of the batch or nothing; or per-message, batch or last, then
+	// the handler gets the messages of the batch one by one, unless the batch is
+	// malformed or BTS-1 or FTS-1 are not what there is, which is answered AE.
 	Batches Policy
 	// Truncated is for a message in whose middle another one begins: resync (the
 	// default) answers AE to the first, if its MSH-10 can be read, and handles
@@ -200,6 +203,37 @@ type Server struct {
 	// connection's handlers; it must be ctx or come from it, and nil closes the
 	// connection.
 	ConnContext func(ctx context.Context, info ConnInfo) context.Context
+	// Enhanced heeds what messages ask for with MSH-15 and MSH-16 (HL7 2.x,
+	// chapter 2, enhanced mode): see the package's documentation. By default each
+	// message is answered once, with AA, AE or AR, as if they were empty: many
+	// senders fill them in and do not know a CA.
+	Enhanced bool
+	// Application, if not nil, is called for each message that Handler has taken,
+	// in enhanced mode after the commit acknowledgement has been written, and says
+	// what the application acknowledgement is. In original mode that is the only
+	// one, and an error says that a message that Handler has taken may come again.
+	Application Handler
+	// Responder sends answers over connections of their own. If nil, they go over
+	// that of the message.
+	Responder *Responder
+	// Key and Parallel let up to Parallel messages of one connection be handled at
+	// a time, those waiting for others included: messages whose keys differ beside
+	// each other, those with the same key in their order, those without a key by
+	// themselves, after all before them and before all after them. Their
+	// acknowledgements leave in the order in which the messages came. Key must be
+	// fast, not modify the request, and return nil or part of it, such as PID-3.1.
+	// Each message beside another takes a copy of its text from MaxBufferedBytes,
+	// and is handled by itself when that is used up. If Key is nil and Parallel
+	// zero or 1, off; one without the other is an error.
+	Key      func(*Request) []byte
+	Parallel int
+	// Replay, if not nil, remembers what was answered to accepted messages: one
+	// that comes again, to the byte, is answered the same without the Handler.
+	// Messages without MSH-10 and acknowledgements do not count.
+	Replay ReplayStore
+	// DuplicateID is for messages, with Replay, whose MSH-10 another accepted one
+	// of the same sender had: reject (the default), error or deliver.
+	DuplicateID Policy
 
 	// Logger gets the events. If nil, nothing is logged.
 	Logger *slog.Logger
@@ -207,9 +241,10 @@ type Server struct {
 	// must not block. May be nil.
 	Observe func(Event)
 
-	net  netserver.Server
-	ids  atomic.Uint64 // control IDs given out
-	once sync.Once
+	net     netserver.Server
+	ids     atomic.Uint64 // control IDs given out
+	replays replays
+	once    sync.Once
 	// set in once, static then
 	idKey  [7]byte // makes control IDs unlike those of other processes
 	budget *budget
@@ -234,12 +269,16 @@ func (s *Server) Validate() error {
 		{"NotHL7", s.NotHL7, []Policy{PolicyClose, PolicyReject, PolicyDeliver}},
 		{"NoControlID", s.NoControlID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
 		{"MultipleMSH", s.MultipleMSH, []Policy{PolicyReject, PolicyDeliver}},
-		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver}},
+		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver, PolicyPerMessage, PolicyBatch, PolicyLast}},
+		{"DuplicateID", s.DuplicateID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
 		{"Truncated", s.Truncated, []Policy{PolicyResync, PolicyClose}},
 	} {
 		if !p.policy.in(p.allowed) {
 			return fmt.Errorf("mllp: Server.%s is %q: use one of %q", p.field, p.policy, p.allowed)
 		}
+	}
+	if err := s.validateAcks(); err != nil {
+		return err
 	}
 	if s.TLS != nil && s.TLSConfig == nil {
 		if err := s.TLS.ValidateFor(tlsprops.Listener); err != nil {
@@ -374,6 +413,7 @@ type config struct {
 
 	connContext func(context.Context, ConnInfo) context.Context // nil: none
 	keysOnly    bool                                            // of clients' certificates only the key is verified
+	ackConfig
 
 	logger  *slog.Logger
 	observe func(Event)
@@ -412,6 +452,7 @@ func (s *Server) config() (*config, error) {
 		batches:          s.Batches.or(PolicyReject),
 		truncated:        s.Truncated.or(PolicyResync),
 		connContext:      s.ConnContext,
+		ackConfig:        s.ackConfig(),
 		logger:           s.Logger,
 		observe:          s.Observe,
 	}
