@@ -48,15 +48,15 @@ func ExampleServer_enhanced() {
 		case errors.Is(err, mllp.ErrNoApplicationAck):
 			fmt.Println("stored, and no word from the application") // do not send it again
 		case reply != nil:
-			fmt.Println(reply.Commit, "then", reply.Ack.Code, reply.Ack.Text)
+			fmt.Printf("%s then %s, %q\n", reply.Commit, reply.Ack.Code, reply.Ack.Text)
 		}
 	}
 	conn.Close()
 	stop()
 	<-ended
 	// Output:
-	// CA then AA
-	// CA then AE unknown patient
+	// CA then AA, ""
+	// CA then AE, "unknown patient"
 }
 
 // Messages of different patients are handled beside each other; those of one
@@ -110,8 +110,8 @@ func ExampleSplitBatch() {
 	}
 	// Output:
 	// BHS 13
-	// MSH 52
-	// MSH 52
+	// MSH 47
+	// MSH 47
 	// BTS 6
 }
 
@@ -133,5 +133,5 @@ func ExampleCharset() {
 	fmt.Println(err)
 	// Output:
 	// 8859/1 69 70 <nil>
-	// mllp: not in the character set: ASCII, character at byte 62
+	// mllp: not in the character set: ASCII, character at byte 63
 }
