@@ -123,9 +123,11 @@ func TestTheIdentityIsThatOfTheVerifiedCertificate(t *testing.T) {
 		none bool // the client presents no certificate
 		want *mllp.Identity
 	}{
-		"required":              {srv: props(func(*tlsprops.TlsProperties) {}), want: full},
-		"any usage":             {srv: props(func(p *tlsprops.TlsProperties) { p.AnyExtendedKeyUsage = true }), want: full},
-		"only the key verified": {srv: props(func(p *tlsprops.TlsProperties) { p.TrustStorePath, p.Verify, p.Pins = "", tlsprops.VerifyPinned, []string{client.Pin()} }), want: &mllp.Identity{SPKI: client.Pin()}},
+		"required":  {srv: props(func(*tlsprops.TlsProperties) {}), want: full},
+		"any usage": {srv: props(func(p *tlsprops.TlsProperties) { p.AnyExtendedKeyUsage = true }), want: full},
+		"only the key verified": {srv: props(func(p *tlsprops.TlsProperties) {
+			p.TrustStorePath, p.Verify, p.Pins = "", tlsprops.VerifyPinned, []string{client.Pin()}
+		}), want: &mllp.Identity{SPKI: client.Pin()}},
 		"optional":              {srv: props(func(p *tlsprops.TlsProperties) { p.RequireClientCert, p.ClientAuth = false, "optional" }), want: full},
 		"optional, none":        {srv: props(func(p *tlsprops.TlsProperties) { p.RequireClientCert, p.ClientAuth = false, "optional" }), none: true},
 		"own config":            {srv: config(tls.RequireAndVerifyClientCert), want: full},

@@ -67,6 +67,13 @@ func (c *conn) check(text []byte) (no refusal) {
 			refuse(MultipleMSH, cfg.multipleMSH, ReasonMultipleMSH, "more than one message in a frame")
 		}
 	}
+	if len(cfg.senders) > 0 && !c.permitted() {
+		policy := PolicyReject
+		if r.Flags&NotHL7 != 0 {
+			policy = PolicyClose
+		}
+		refuse(0, policy, ReasonSenderNotPermitted, "sending application or facility is not permitted")
+	}
 	return no
 }
 
@@ -77,14 +84,10 @@ func (c *conn) message(ctx context.Context, text []byte) error {
 		return c.refuse(ctx, no)
 	}
 	if c.req.Flags&(MissingCR|StrayControl) != 0 {
-		reason := ReasonStrayControl
-		if c.req.Flags&MissingCR != 0 {
-			reason = ReasonMissingCR
-		}
-		e := c.event(EventTolerated)
-		e.Reason = reason
-		c.cfg.tell(ctx, e)
+		c.tolerated(ctx)
 	}
+	c.hand.take(&c.req)
+	defer c.hand.drop(&c.req)
 	var began time.Time
 	if c.cfg.watched() {
 		began = time.Now()
@@ -96,10 +99,30 @@ func (c *conn) message(ctx context.Context, text []byte) error {
 	return c.reply(ctx, began, reply, err)
 }
 
+// tolerated tells of a flaw. Apart, because an Event is large, and a goroutine
+// whose stack has once been deep keeps it.
+func (c *conn) tolerated(ctx context.Context) {
+	e := c.event(EventTolerated)
+	if e.Reason = ReasonStrayControl; c.req.Flags&MissingCR != 0 {
+		e.Reason = ReasonMissingCR
+	}
+	c.cfg.tell(ctx, e)
+}
+
+// handlerFailed tells that the handler did.
+func (c *conn) handlerFailed(ctx context.Context, reason Reason, detail string) {
+	e := c.event(EventHandlerFailed)
+	e.Reason, e.Detail = reason, detail
+	c.cfg.tell(ctx, e)
+}
+
 // refuse answers a message that the handler does not get.
 func (c *conn) refuse(ctx context.Context, no refusal) error {
 	e := c.event(EventRejected)
 	e.Reason = no.reason
+	if no.reason == ReasonSenderNotPermitted {
+		e.Certificate = c.req.Identity.certificate()
+	}
 	switch no.policy {
 	case PolicyReject:
 		e.Code = AR
@@ -115,6 +138,7 @@ func (c *conn) refuse(ctx context.Context, no refusal) error {
 		err = c.answer(ctx, e.Code, no.text)
 	}
 	c.cfg.tell(ctx, e)
+	c.quarantine(ctx, &e, c.req.Message)
 	if err == nil && (no.last || no.policy == PolicyClose) {
 		c.gentle = e.Code != ""
 		err = &closeError{reason: no.reason}
@@ -154,9 +178,7 @@ func (c *conn) handleInTime(ctx context.Context, began time.Time) error {
 	// Whatever it still does, its message has been answered, and its request must
 	// stay as it is until it returns.
 	defer func() { <-done }()
-	e := c.event(EventHandlerFailed)
-	e.Reason = ReasonTimeout
-	c.cfg.tell(ctx, e)
+	c.handlerFailed(ctx, ReasonTimeout, "")
 	if c.req.Flags&(IsAck|NotHL7) != 0 {
 		return nil
 	}
@@ -185,9 +207,7 @@ func (c *conn) reply(ctx context.Context, began time.Time, reply []byte, failed 
 	default:
 		e.Code, text = AE, "internal error"
 		if !errors.Is(failed, errPanicked) {
-			f := c.event(EventHandlerFailed)
-			f.Detail = typeName(failed)
-			c.cfg.tell(ctx, f)
+			c.handlerFailed(ctx, "", typeName(failed))
 		}
 	}
 	switch {
@@ -207,9 +227,7 @@ func (c *conn) send(ctx context.Context, reply []byte) (AckCode, error) {
 	frame, err := AppendFrame(c.out[:0], reply)
 	if err != nil {
 		// It would not arrive as what it is.
-		e := c.event(EventHandlerFailed)
-		e.Detail = "the reply cannot be sent in a frame"
-		c.cfg.tell(ctx, e)
+		c.handlerFailed(ctx, "", "the reply cannot be sent in a frame")
 		if c.req.Flags&NotHL7 != 0 {
 			return "", nil
 		}
@@ -260,8 +278,14 @@ func (c *conn) write(ctx context.Context, frame []byte, code AckCode, now time.T
 		}
 		return &closeError{reason: reason, err: err}
 	}
+	if c.cfg.evictIdle > 0 {
+		c.answered.Store(now.UnixNano())
+	}
 	if c.draining.Load() {
 		c.gentle = true
+		if !c.evicted.Load() {
+			c.cfg.server.drain.finish()
+		}
 	}
 	return nil
 }
@@ -314,6 +338,7 @@ func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 		err = nil
 	}
 	c.cfg.tell(ctx, e)
+	c.quarantine(ctx, &e, text)
 	return err
 }
 

@@ -52,6 +52,9 @@ const (
 	ReasonNoControlID Reason = "no_control_id"
 	// ReasonBatch is a batch (FHS or BHS).
 	ReasonBatch Reason = "batch"
+	// ReasonSenderNotPermitted is a message whose MSH-3 or MSH-4 the client may not
+	// use: see Server.Senders.
+	ReasonSenderNotPermitted Reason = "sender_not_permitted"
 )
 
 // Reasons of connections.
@@ -64,6 +67,10 @@ const (
 	ReasonNoReply             Reason = "no_reply"               // the handler returned ErrNoReply
 	ReasonTooManyConns        Reason = "too_many_conns"         // Server.MaxConns
 	ReasonTooManyConnsOfHost  Reason = "too_many_conns_of_host" // Server.MaxConnsPerHost
+	ReasonEvicted             Reason = "evicted"                // it was idle, and another one took its place: Server.EvictIdle
+	ReasonAddressDenied       Reason = "address_denied"         // Server.Allow, Server.Deny
+	ReasonProxyHeader         Reason = "proxy_header"           // one of Server.TrustedProxies sent no good header; the detail says why
+	ReasonTLSWithdrawn        Reason = "tls_withdrawn"          // the client's certificate is not accepted any more: Server.RecheckClients
 	ReasonPanic               Reason = "panic"                  // a bug, in a callback or here
 	ReasonHandshakeTimeout    Reason = "tls_handshake_timeout"  // Server.HandshakeTimeout
 	ReasonNotTLS              Reason = "not_tls"                // the client does not speak TLS
@@ -155,6 +162,17 @@ var protocols = []struct{ prefix, name string }{
 func otherProtocol(head []byte) string {
 	for _, p := range protocols {
 		if strings.HasPrefix(string(head), p.prefix) {
+			return p.name
+		}
+	}
+	return ""
+}
+
+// otherThanTLS is otherProtocol for the five bytes that stand where a TLS record's
+// header should.
+func otherThanTLS(head [5]byte) string {
+	for _, p := range protocols {
+		if n := min(len(p.prefix), len(head)); string(head[:n]) == p.prefix[:n] {
 			return p.name
 		}
 	}

@@ -94,7 +94,7 @@ func (s *site) told() []string {
 	var all []string
 	for _, e := range s.events {
 		switch {
-		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage:
+		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage, e.Kind == mllp.EventDrained:
 		case e.Kind == mllp.EventClosed && e.Reason == mllp.ReasonPeerClosed:
 		default:
 			all = append(all, strings.TrimSpace(string(e.Kind)+" "+string(e.Reason)))

@@ -15,6 +15,10 @@ type Peer struct {
 	Proxy net.Addr // of the proxy; nil: none
 }
 
+// Host returns the IP address of the client. All clients without one have the
+// zero Addr, and count as one host.
+func (p Peer) Host() netip.Addr { return hostOf(p.Addr) }
+
 // Why a connection is refused; anything else is an error of the PROXY protocol's
 // header, or of reading it.
 var (
@@ -82,7 +86,7 @@ func (s *Server) introduce(t *tracked) error {
 	}
 	if h.Source.IsValid() {
 		t.peer = Peer{Addr: net.TCPAddrFromAddrPort(h.Source), Proxy: t.peer.Addr}
-		t.host = hostOf(t.peer.Addr)
+		t.host = t.peer.Host()
 	}
 	if !t.o.admits(t.host) {
 		return ErrDenied
@@ -151,8 +155,7 @@ func (s *Server) uncountLocked(t *tracked) {
 	}
 }
 
-// hostOf returns the IP address of a, or the zero Addr: all peers without one
-// count as one host.
+// hostOf returns the IP address of a, or the zero Addr.
 func hostOf(a net.Addr) netip.Addr {
 	if a, ok := a.(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap().WithZone("")
