@@ -45,6 +45,10 @@ func (s *site) Write(p []byte) (int, error) {
 	return s.log.Write(p)
 }
 
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 // serve runs srv until the test ends. Without a Handler it accepts everything.
 func serve(t *testing.T, srv *mllp.Server) *site {
 	t.Helper()
@@ -64,7 +68,7 @@ func serve(t *testing.T, srv *mllp.Server) *site {
 		defer s.mu.Unlock()
 		s.events = append(s.events, e)
 	}
-	srv.Logger = slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	srv.Logger = textLogger(s)
 	ctx, stop := context.WithCancel(t.Context())
 	s.stop = stop
 	go func() {
