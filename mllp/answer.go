@@ -300,6 +300,9 @@ func (x *exchange) write(frame []byte, code AckCode, now time.Time) error {
 		c.unread.code = ""
 		return &closeError{reason: reason, err: err}
 	}
+	if c.cfg.evictIdle > 0 {
+		c.answered.Store(now.UnixNano())
+	}
 	if c.draining.Load() {
 		c.gentle = true
 	}

@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"github.com/carewire/carewire/internal/netserver"
 )
 
 const (
@@ -44,16 +47,23 @@ type conn struct {
 	lanes *lanes // nil without Server.Parallel
 
 	draining atomic.Bool // set once, by Drain
+	evicted  atomic.Bool // set by Evict, before draining
 	busy     atomic.Bool // bytes of a message are in hand
+
+	verified  atomic.Pointer[tls.ConnectionState] // set once, by the handshake; only if cfg.recheck
+	dismissal atomic.Pointer[closeError]          // why to end without another message; set once, by recheck
+	answered  atomic.Int64                        // Unix time, in ns, of the last answer or the beginning; only if cfg.evictIdle
+	hand      hand
 
 	// owned by Serve
 	net    net.Conn        // raw, or TLS on it
 	done   <-chan struct{} // of the context
 	rd     Reader
-	req    Request
-	own    exchange // of req
-	buf    *buffer  // under rd.buf; nil before the first read
-	likely int      // length of the next frame, from those before
+	req    Request     // its addresses are static after construction
+	own    exchange    // of req
+	sender *SenderRule // for the client; nil: none
+	buf    *buffer     // under rd.buf; nil before the first read
+	likely int         // length of the next frame, from those before
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte
@@ -74,9 +84,11 @@ type conn struct {
 	}
 }
 
-func newConn(cfg *config, raw net.Conn) *conn {
+func newConn(cfg *config, raw net.Conn, peer netserver.Peer) *conn {
 	c := &conn{cfg: cfg, raw: raw, net: raw, frameAt: -1}
+	c.req.RemoteAddr, c.req.ProxyAddr, c.req.LocalAddr = peer.Addr, peer.Proxy, raw.LocalAddr()
 	c.own = exchange{conn: c, r: &c.req}
+	c.answered.Store(time.Now().UnixNano())
 	if cfg.parallel > 1 {
 		c.lanes = newLanes(c, cfg.parallel)
 	}
@@ -93,6 +105,12 @@ func (c *conn) Drain() {
 func (c *conn) Busy() bool {
 	return c.busy.Load() || c.lanes != nil && c.lanes.pending.Load() > 0
 }
+
+// IdleSince is part of netserver.Evictable.
+func (c *conn) IdleSince() time.Time { return time.Unix(0, c.answered.Load()) }
+
+// Evict is part of netserver.Evictable.
+func (c *conn) Evict() { c.evicted.Store(true) }
 
 // Serve is part of netserver.Conn.
 func (c *conn) Serve(ctx context.Context) {
@@ -115,7 +133,6 @@ func (c *conn) Serve(ctx context.Context) {
 		_ = tc.SetKeepAliveConfig(keepAlive) // if it fails, the connection has just ended
 	}
 	c.rd = Reader{src: c, mem: c, limit: min(c.cfg.maxMessage, math.MaxInt-lookahead), junkLimit: c.cfg.maxJunk, findMSH: true}
-	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
 	if c.cfg.tls != nil {
 		if err = c.handshake(ctx); err != nil {
 			return
@@ -124,6 +141,9 @@ func (c *conn) Serve(ctx context.Context) {
 		ctx, err = c.open(ctx)
 	}
 	for err == nil {
+		if err = c.dismissed(); err != nil {
+			return
+		}
 		var text []byte
 		text, err = c.rd.next()
 		if c.received && !c.told {
@@ -149,7 +169,7 @@ func (c *conn) Serve(ctx context.Context) {
 // context of all that follows.
 func (c *conn) open(ctx context.Context) (context.Context, error) {
 	c.told = true
-	c.cfg.tell(ctx, Event{Kind: EventOpened, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS})
+	c.cfg.tell(ctx, Event{Kind: EventOpened, RemoteAddr: c.req.RemoteAddr, ProxyAddr: c.req.ProxyAddr, TLS: c.req.TLS})
 	return c.connContext(ctx)
 }
 
@@ -183,10 +203,17 @@ func (c *conn) close(ctx context.Context, err error) {
 		fe *FrameError
 	)
 	switch {
-	case ctx.Err() != nil || errors.Is(err, errDrained):
+	case ctx.Err() != nil:
 		e.Reason = ReasonShutdown
+	case errors.Is(err, errDrained):
+		if e.Reason = ReasonShutdown; c.evicted.Load() {
+			e.Reason = ReasonEvicted
+		}
 	case errors.As(err, &ce):
 		e.Reason, e.Err = ce.reason, ce.err
+		if ce.reason == ReasonTLSWithdrawn {
+			e.Certificate = c.req.Identity.certificate()
+		}
 	case errors.Is(err, errIdleTooLong):
 		e.Reason = ReasonIdleTimeout
 	case errors.As(err, &fe):
@@ -206,7 +233,7 @@ func (c *conn) close(ctx context.Context, err error) {
 	switch {
 	case c.told:
 		c.cfg.tell(ctx, e)
-	case !c.received && c.cfg.tls == nil && e.Reason != ReasonShutdown && e.Reason != ReasonIdleTimeout:
+	case !c.received && c.cfg.tls == nil && e.Reason != ReasonShutdown && e.Reason != ReasonEvicted && e.Reason != ReasonIdleTimeout:
 		c.cfg.tell(ctx, Event{Kind: EventProbe, RemoteAddr: c.req.RemoteAddr})
 	}
 	c.setBusy(false)

@@ -18,7 +18,8 @@ const (
 	EventOpened           EventKind = "opened"            // a client has sent its first bytes, or finished its TLS handshake
 	EventClosed           EventKind = "closed"            // the connection of an opened event has ended [why]; Duration
 	EventProbe            EventKind = "probe"             // a client has connected and gone without a byte: a health check
-	EventRefused          EventKind = "refused"           // too many connections [which limit]
+	EventRefused          EventKind = "refused"           // a connection was closed before it was served [address, limit or proxy header]; Detail, Err
+	EventDrained          EventKind = "drained"           // Serve is about to return; Finished, Abandoned
 	EventAcceptFailed     EventKind = "accept_failed"     // such as no file descriptors; Err, Duration until the next try
 	EventHandshakeFailed  EventKind = "handshake_failed"  // [why]; Err, Certificate
 	EventMessage          EventKind = "message"           // the handler has answered; Code, Bytes, Duration of the handler
@@ -38,15 +39,19 @@ const (
 type Event struct {
 	Kind       EventKind
 	Reason     Reason
-	RemoteAddr net.Addr      // nil for accept_failed
+	RemoteAddr net.Addr      // nil for accept_failed and drained
+	ProxyAddr  net.Addr      // for opened, refused and handshake_failed: of the proxy that named RemoteAddr; nil: none
 	Bytes      int64         // length of the text or of the bytes concerned
 	Offset     int64         // where in the stream of the connection they begin
 	Duration   time.Duration // see the kind
 	Code       AckCode       // that was sent, or ""
 	ControlID  string        // of the message, for ack_undeliverable
 	Detail     string        // words from a fixed list, or a type's name
-	// Certificate names the client's certificate, where it sent one and was refused.
+	// Certificate names the client's certificate, where it sent one and was
+	// refused, or was not permitted to send, or is no longer accepted.
 	Certificate *Certificate
+	Finished    int                  // messages answered after the end had begun
+	Abandoned   int                  // connections that were cut in a message
 	TLS         *tls.ConnectionState // nil without TLS
 	Err         error
 }
@@ -69,6 +74,13 @@ func (e *Event) attrs(yield func(slog.Attr)) {
 	}
 	if e.RemoteAddr != nil {
 		yield(slog.String("remote", e.RemoteAddr.String()))
+	}
+	if e.ProxyAddr != nil {
+		yield(slog.String("proxy", e.ProxyAddr.String()))
+	}
+	if e.Kind == EventDrained {
+		yield(slog.Int("finished", e.Finished))
+		yield(slog.Int("abandoned", e.Abandoned))
 	}
 	if e.Bytes > 0 {
 		yield(slog.Int64("bytes", e.Bytes))
@@ -108,6 +120,11 @@ func (e *Event) level() slog.Level {
 		if e.Reason != "" {
 			return slog.LevelWarn
 		}
+	case EventDrained:
+		if e.Abandoned > 0 {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
 	case EventOpened, EventProbe, EventMessage, EventApplication, EventReplayed:
 	}
 	return slog.LevelDebug
@@ -119,8 +136,15 @@ func (c *config) watched() bool { return c.observe != nil || c.logger != nil }
 // tell logs e and hands it to Observe.
 func (c *config) tell(ctx context.Context, e Event) {
 	if l := c.logger; l != nil {
-		if level := e.level(); l.Enabled(ctx, level) {
+		level, unlogged, ok := e.level(), int64(0), true
+		if e.Kind == EventRefused {
+			ok, unlogged = c.server.refusals.log(time.Now())
+		}
+		if ok && l.Enabled(ctx, level) {
 			attrs := []slog.Attr{slog.String("event", string(e.Kind))}
+			if unlogged > 0 {
+				attrs = append(attrs, slog.Int64("unlogged", unlogged))
+			}
 			e.attrs(func(a slog.Attr) { attrs = append(attrs, a) })
 			l.LogAttrs(ctx, level, "mllp", attrs...)
 		}

@@ -120,7 +120,7 @@ func (j *job) take(key uint64) bool {
 	l, c := j.lanes, j.lanes.c
 	text := c.req.Message
 	_, size := class(len(text))
-	if !c.cfg.budget.takeNow(int64(size)) {
+	if !c.cfg.budget.takeNow(c, int64(size)) {
 		return false
 	}
 	j.buf, j.charge = getBuffer(len(text)), int64(size)

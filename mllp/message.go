@@ -83,6 +83,13 @@ func (x *exchange) check(ctx context.Context, text []byte) (no refusal) {
 			refuse(MultipleMSH, cfg.multipleMSH, ReasonMultipleMSH, "more than one message in a frame")
 		}
 	}
+	if len(cfg.senders) > 0 && !x.permitted() {
+		policy := PolicyReject
+		if r.Flags&NotHL7 != 0 {
+			policy = PolicyClose
+		}
+		refuse(0, policy, ReasonSenderNotPermitted, "sending application or facility is not permitted")
+	}
 	return no
 }
 
@@ -136,6 +143,15 @@ func (c *conn) message(ctx context.Context, text []byte) error {
 
 // take deals with a message that has been checked.
 func (x *exchange) take(ctx context.Context, no refusal) error {
+	err := x.settle(ctx, no)
+	if err == nil && x.draining.Load() && !x.evicted.Load() {
+		x.cfg.server.drain.finish()
+	}
+	return err
+}
+
+// settle answers a message, by itself or with what the handler says.
+func (x *exchange) settle(ctx context.Context, no refusal) error {
 	if no.policy != "" {
 		return x.refuse(ctx, no)
 	}
@@ -156,6 +172,9 @@ func (x *exchange) take(ctx context.Context, no refusal) error {
 func (x *exchange) refuse(ctx context.Context, no refusal) error {
 	e := x.event(EventRejected)
 	e.Reason = no.reason
+	if no.reason == ReasonSenderNotPermitted {
+		e.Certificate = x.r.Identity.certificate()
+	}
 	var err error
 	switch no.policy {
 	case PolicyReject:
@@ -165,6 +184,7 @@ func (x *exchange) refuse(ctx context.Context, no refusal) error {
 	case PolicyClose, PolicyDeliver, PolicyResync, PolicyPerMessage, PolicyBatch, PolicyLast:
 	}
 	x.cfg.tell(ctx, e)
+	x.quarantine(ctx, &e, x.r.Message)
 	if err == nil && (no.last || no.policy == PolicyClose) {
 		x.gentle = e.Code != ""
 		err = &closeError{reason: no.reason}
@@ -174,6 +194,8 @@ func (x *exchange) refuse(ctx context.Context, no refusal) error {
 
 // handle has the handler take the message, and answers.
 func (x *exchange) handle(ctx context.Context) error {
+	x.hand.take(x.r)
+	defer x.hand.drop(x.r)
 	if x.cfg.replay != nil && x.r.Flags&(IsAck|NotHL7) == 0 && len(x.r.Header.ControlID) > 0 {
 		return x.once(ctx)
 	}
@@ -234,6 +256,7 @@ func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 		err = nil
 	}
 	c.cfg.tell(ctx, e)
+	x.quarantine(ctx, &e, text)
 	return err
 }
 

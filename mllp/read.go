@@ -18,6 +18,9 @@ const readChunk = 48 << 10
 // and comes before the right one is left; when it passes, Read thinks again.
 func (c *conn) Read(p []byte) (int, error) {
 	for {
+		if err := c.dismissed(); err != nil {
+			return 0, err
+		}
 		want, err := c.deadline()
 		if err != nil {
 			return 0, err
@@ -27,8 +30,8 @@ func (c *conn) Read(p []byte) (int, error) {
 			if err := c.net.SetReadDeadline(want); err != nil {
 				return 0, err
 			}
-			if c.draining.Load() && !c.looked && !c.rd.in || c.lanes != nil && c.lanes.failed() != nil {
-				continue // Drain or fail may have come before, and its waking been undone
+			if c.draining.Load() && !c.looked && !c.rd.in || c.dismissal.Load() != nil || c.lanes != nil && c.lanes.failed() != nil {
+				continue // Drain, recheck or fail may have come before, and its waking been undone
 			}
 		}
 		n, err := c.net.Read(p[:min(len(p), readChunk)])

@@ -64,6 +64,9 @@ const (
 	// ReasonUnknownCharset means that MSH-18 is not in table 0211 nor a name in use
 	// for what is.
 	ReasonUnknownCharset Reason = "unknown_charset"
+	// ReasonSenderNotPermitted is a message whose MSH-3 or MSH-4 the client may not
+	// use: see Server.Senders.
+	ReasonSenderNotPermitted Reason = "sender_not_permitted"
 )
 
 // Reasons of connections.
@@ -76,6 +79,10 @@ const (
 	ReasonNoReply             Reason = "no_reply"               // the handler returned ErrNoReply
 	ReasonTooManyConns        Reason = "too_many_conns"         // Server.MaxConns
 	ReasonTooManyConnsOfHost  Reason = "too_many_conns_of_host" // Server.MaxConnsPerHost
+	ReasonEvicted             Reason = "evicted"                // it was idle, and another one took its place: Server.EvictIdle
+	ReasonAddressDenied       Reason = "address_denied"         // Server.Allow, Server.Deny
+	ReasonProxyHeader         Reason = "proxy_header"           // one of Server.TrustedProxies sent no good header; the detail says why
+	ReasonTLSWithdrawn        Reason = "tls_withdrawn"          // the client's certificate is not accepted any more: Server.RecheckClients
 	ReasonPanic               Reason = "panic"                  // a bug, in a callback or here
 	ReasonHandshakeTimeout    Reason = "tls_handshake_timeout"  // Server.HandshakeTimeout
 	ReasonNotTLS              Reason = "not_tls"                // the client does not speak TLS
@@ -167,6 +174,17 @@ var protocols = []struct{ prefix, name string }{
 func otherProtocol(head []byte) string {
 	for _, p := range protocols {
 		if strings.HasPrefix(string(head), p.prefix) {
+			return p.name
+		}
+	}
+	return ""
+}
+
+// otherThanTLS is otherProtocol for the five bytes that stand where a TLS record's
+// header should.
+func otherThanTLS(head [5]byte) string {
+	for _, p := range protocols {
+		if n := min(len(p.prefix), len(head)); string(head[:n]) == p.prefix[:n] {
 			return p.name
 		}
 	}

@@ -20,19 +20,6 @@ import (
 // or the end of their context; alone, or in a *DrainError.
 var ErrServerClosed = errors.New("mllp: server closed")
 
-// A DrainError says that a Server stopped before all it had in hand was done.
-// The senders of those messages have no acknowledgement, and will send again.
-type DrainError struct {
-	Abandoned int   // connections that were cut in a message
-	Err       error // ErrServerClosed from Serve, the context's error from Shutdown
-}
-
-func (e *DrainError) Error() string {
-	return fmt.Sprintf("mllp: %d connections were cut in a message: %v", e.Abandoned, e.Err)
-}
-
-func (e *DrainError) Unwrap() error { return e.Err }
-
 // A Handler takes messages. The acknowledgement follows from what ServeMLLP
 // returns, so it must return only when the message is safe:
 //
@@ -85,7 +72,8 @@ type Request struct {
 	Message    []byte // the text of the frame, to the byte
 	Header     Header // of the message, or of the batch; zero if Flags has NotHL7
 	Flags      Flags
-	RemoteAddr net.Addr
+	RemoteAddr net.Addr // the client's; behind a proxy, as one of TrustedProxies gave it
+	ProxyAddr  net.Addr // of that proxy; nil: none
 	LocalAddr  net.Addr
 	// TLS is nil on a connection without TLS. With required client certificates,
 	// PeerCertificates[0] is the verified client's.
@@ -136,6 +124,11 @@ type Server struct {
 	// 256 MiB, or 2.5 times MaxMessageBytes if that is more; less than that is an
 	// error.
 	MaxBufferedBytes int64
+	// MaxBufferedBytesPerHost is the share of MaxBufferedBytes that the connections
+	// from one IP address may have together; those beyond it wait likewise. If zero,
+	// half of MaxBufferedBytes, or 2.5 times MaxMessageBytes if that is more; less
+	// than that is an error. Negative means no limit.
+	MaxBufferedBytesPerHost int64
 	// MaxJunkBytes limits the bytes before a frame that do not belong to one. If
 	// zero, 4 KiB; negative means none.
 	MaxJunkBytes int64
@@ -143,6 +136,37 @@ type Server struct {
 	// address. Further ones are closed at once. If zero, 1024 and 64; negative
 	// means no limit.
 	MaxConns, MaxConnsPerHost int
+	// EvictIdle lets a new connection that one of these limits would refuse take
+	// the place of another: the one, of that address or of all, that has been
+	// without a message longest, and for at least so long. It helps where peers
+	// vanish and come back faster than TCP keep-alive finds out, and lets newcomers
+	// end connections that are merely quiet. If zero or negative, an established
+	// connection is never ended for a new one.
+	EvictIdle time.Duration
+
+	// Allow and Deny say which IP addresses may connect. Others are closed before
+	// a byte is exchanged. Deny comes first. If Allow is empty, all may that are
+	// not in Deny.
+	Allow, Deny Prefixes
+	// TrustedProxies are the addresses of proxies that begin each connection with a
+	// header of the PROXY protocol, version 1 or 2, which says who the client is;
+	// Allow, Deny, MaxConnsPerHost and RemoteAddr then are about that client. From
+	// these addresses the header is required, within HandshakeTimeout; from all
+	// others it is an error of protocol. Where the header names no client (LOCAL,
+	// UNKNOWN) the proxy counts as the client, also for Allow.
+	TrustedProxies Prefixes
+	// Senders say in whose name (MSH-3, MSH-4) the client with a certificate may
+	// send. The first rule that is for the client decides; a client that none is
+	// for may send nothing. What is not permitted is answered AR without the
+	// handler. If empty, everybody may send everything. Needs TLS with client
+	// certificates.
+	Senders []SenderRule
+	// RecheckClients ends, whenever the files of TLS have been loaded again, the
+	// connections whose client certificate would not be accepted any more: its
+	// authority was withdrawn, it was revoked, or it has expired. A message that
+	// the handler has is answered first. If false, connections in hand go on, for
+	// months perhaps. Needs TLS with client certificates.
+	RecheckClients bool
 
 	// HandshakeTimeout limits the TLS handshake. If zero, 10 s; negative means
 	// no limit.
@@ -235,16 +259,28 @@ type Server struct {
 	// of the same sender had: reject (the default), error or deliver.
 	DuplicateID Policy
 
-	// Logger gets the events. If nil, nothing is logged.
+	// Quarantine, if not nil, is called for each frame that does not reach the
+	// handler, in the connection's goroutine, which waits for it: each bad_frame and
+	// rejected event, after the answer if there is one.
+	Quarantine func(ctx context.Context, f QuarantinedFrame)
+	// QuarantineBytes is how many bytes of such a frame's text Quarantine gets at
+	// most. They are patient data. If zero or negative, none.
+	QuarantineBytes int
+
+	// Logger gets the events, and those of TLS if that has no Logger of its own.
+	// Of refused connections it gets ten in ten seconds and the number of the rest.
+	// If nil, nothing is logged.
 	Logger *slog.Logger
 	// Observe is called for each event, from several goroutines at a time, and
 	// must not block. May be nil.
 	Observe func(Event)
 
-	net     netserver.Server
-	ids     atomic.Uint64 // control IDs given out
-	replays replays
-	once    sync.Once
+	net      netserver.Server
+	ids      atomic.Uint64 // control IDs given out
+	replays  replays
+	drain    drainReport
+	refusals refusals
+	once     sync.Once
 	// set in once, static then
 	idKey  [7]byte // makes control IDs unlike those of other processes
 	budget *budget
@@ -260,6 +296,9 @@ func (s *Server) Validate() error {
 	}
 	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytes != 0 && s.MaxBufferedBytes < need {
 		return fmt.Errorf("mllp: Server.MaxBufferedBytes is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytes, need)
+	}
+	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytesPerHost > 0 && s.MaxBufferedBytesPerHost < need {
+		return fmt.Errorf("mllp: Server.MaxBufferedBytesPerHost is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytesPerHost, need)
 	}
 	for _, p := range []struct {
 		field   string
@@ -288,7 +327,7 @@ func (s *Server) Validate() error {
 	if c := s.TLSConfig; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
 		return errors.New("mllp: Server.TLSConfig has no certificate")
 	}
-	return nil
+	return s.validateAccess()
 }
 
 // ListenAndServe listens on Addr and calls Serve.
@@ -330,21 +369,23 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		defer stop()
 	}
 	err = s.net.Serve(ctx, ln, netserver.Options{
-		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
+		NewConn:         func(raw net.Conn, peer netserver.Peer) netserver.Conn { return newConn(cfg, raw, peer) },
+		Allow:           cfg.allow,
+		Deny:            cfg.deny,
+		Proxies:         cfg.proxies,
+		HeaderTimeout:   cfg.handshakeTimeout,
 		MaxConns:        cfg.maxConns,
 		MaxConnsPerHost: cfg.maxConnsPerHost,
+		EvictIdle:       cfg.evictIdle,
 		DrainTimeout:    cfg.drainTimeout,
-		Refused: func(from net.Addr, perHost bool) {
-			reason := ReasonTooManyConns
-			if perHost {
-				reason = ReasonTooManyConnsOfHost
-			}
-			cfg.tell(ctx, Event{Kind: EventRefused, Reason: reason, RemoteAddr: from})
-		},
+		Refused:         func(from netserver.Peer, why error) { cfg.tell(ctx, refusalEvent(from, why)) },
+		Abandoned:       func(nc netserver.Conn) { s.drain.abandon(nc.(*conn)) }, //nolint:forcetypeassert // NewConn's
 		AcceptFailed: func(err error, pause time.Duration) {
 			cfg.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
 		},
 	})
+	finished, _ := s.drain.read()
+	cfg.tell(ctx, Event{Kind: EventDrained, Finished: finished, Abandoned: s.net.Abandoned()})
 	if !errors.Is(err, netserver.ErrClosed) {
 		return fmt.Errorf("mllp: %w", err)
 	}
@@ -375,7 +416,8 @@ func (s *Server) Close() error {
 // was, and err is not ErrServerClosed.
 func (s *Server) drained(err error) error {
 	if n := s.net.Abandoned(); n > 0 {
-		return &DrainError{Abandoned: n, Err: err}
+		finished, messages := s.drain.read()
+		return &DrainError{Abandoned: n, Finished: finished, Messages: messages, Err: err}
 	}
 	if errors.Is(err, ErrServerClosed) {
 		return err
@@ -411,9 +453,14 @@ type config struct {
 	strict                                               bool
 	notHL7, noControlID, multipleMSH, batches, truncated Policy
 
+	access
+
+	generation  atomic.Uint64                                   // how often the files of tls were loaded again; only if recheck
 	connContext func(context.Context, ConnInfo) context.Context // nil: none
-	keysOnly    bool                                            // of clients' certificates only the key is verified
 	ackConfig
+
+	quarantine      func(context.Context, QuarantinedFrame) // nil: none
+	quarantineBytes int                                     // 0 or less: none
 
 	logger  *slog.Logger
 	observe func(Event)
@@ -427,7 +474,8 @@ func (s *Server) config() (*config, error) {
 	s.once.Do(func() {
 		rand.Read(s.idKey[:])
 		most := leastBudget(maxMessage)
-		s.budget = newBudget(orDefault(s.MaxBufferedBytes, max(256<<20, most)), most)
+		all := orDefault(s.MaxBufferedBytes, max(256<<20, most))
+		s.budget = newBudget(all, orDefault(s.MaxBufferedBytesPerHost, max(all/2, most)), most)
 	})
 	c := &config{
 		server:           s,
@@ -451,19 +499,18 @@ func (s *Server) config() (*config, error) {
 		multipleMSH:      s.MultipleMSH.or(PolicyReject),
 		batches:          s.Batches.or(PolicyReject),
 		truncated:        s.Truncated.or(PolicyResync),
+		access:           s.access(),
 		connContext:      s.ConnContext,
 		ackConfig:        s.ackConfig(),
+		quarantine:       s.Quarantine,
+		quarantineBytes:  s.QuarantineBytes,
 		logger:           s.Logger,
 		observe:          s.Observe,
 	}
 	if c.tls != nil || s.TLS == nil || !s.TLS.Enabled {
 		return c, nil
 	}
-	var err error
-	c.keysOnly = keysOnly(s.TLS)
-	if c.source, err = tlsprops.Load(*s.TLS); err == nil {
-		c.tls, err = c.source.ServerConfig()
-	}
+	err := c.loadTLS(s)
 	if err != nil {
 		return nil, fmt.Errorf("mllp: Server.TLS: %w", err)
 	}

@@ -45,6 +45,10 @@ func (s *site) Write(p []byte) (int, error) {
 	return s.log.Write(p)
 }
 
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 // serve runs srv until the test ends. Without a Handler it accepts everything.
 func serve(t *testing.T, srv *mllp.Server) *site {
 	t.Helper()
@@ -64,7 +68,7 @@ func serve(t *testing.T, srv *mllp.Server) *site {
 		defer s.mu.Unlock()
 		s.events = append(s.events, e)
 	}
-	srv.Logger = slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	srv.Logger = textLogger(s)
 	ctx, stop := context.WithCancel(t.Context())
 	s.stop = stop
 	go func() {
@@ -94,7 +98,7 @@ func (s *site) told() []string {
 	var all []string
 	for _, e := range s.events {
 		switch {
-		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage, e.Kind == mllp.EventApplication:
+		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage, e.Kind == mllp.EventApplication, e.Kind == mllp.EventDrained:
 		case e.Kind == mllp.EventClosed && e.Reason == mllp.ReasonPeerClosed:
 		default:
 			all = append(all, strings.TrimSpace(string(e.Kind)+" "+string(e.Reason)))
