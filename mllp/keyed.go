@@ -44,11 +44,11 @@ type job struct {
 	x       exchange
 	req     Request
 	buf     *buffer
-	charge  int64  // of buf, in the budget
-	key     uint64 // of the message in hand or, while free, the last one
-	n       uint64 // the lanes' n when it began
-	before  <-chan struct{}
-	handled chan struct{} // closed when handlers are done with the message
+	charge  int64              // of buf, in the budget
+	key, id uint64             // hashes of key and MSH-10 of the message in hand or, while free, the last one
+	n       uint64             // the lanes' n when it began
+	before  [2]<-chan struct{} // closed when those with the same key, and the same MSH-10, are done; nil: there is none
+	handled chan struct{}      // closed when handlers are done with the message
 
 	released bool    // handled has been closed
 	turns    [2]turn // the ones that have passed are zero
@@ -129,15 +129,19 @@ func (j *job) take(key uint64) bool {
 	_ = j.req.Header.Parse(j.req.Message) // as it did before
 	j.x.offset, j.x.asked = c.own.offset, c.own.asked
 
-	j.before = nil
-	var latest uint64
+	j.key, j.id = key, maphash.Bytes(keySeed, j.req.Header.ControlID)
+	j.before = [2]<-chan struct{}{}
+	var latest [2]uint64
 	for _, other := range l.jobs {
-		if other != j && other.handled != nil && other.key == key && other.n >= latest {
-			j.before, latest = other.handled, other.n
+		// With Server.Replay, the first of those with one MSH-10 must be the first here.
+		for i, same := range [...]bool{other.key == key, c.cfg.replay != nil && other.id == j.id} {
+			if same && other != j && other.handled != nil && other.n >= latest[i] {
+				j.before[i], latest[i] = other.handled, other.n
+			}
 		}
 	}
 	l.n++
-	j.key, j.n, j.handled, j.released = key, l.n, make(chan struct{}), false
+	j.n, j.handled, j.released = l.n, make(chan struct{}), false
 	j.turns = [2]turn{{l.first, make(chan struct{})}, {l.second, make(chan struct{})}}
 	l.first, l.second = j.turns[0].passed, j.turns[1].passed
 	return true
@@ -167,8 +171,10 @@ func (j *job) run(ctx context.Context) {
 		l.pending.Add(-1)
 		l.free <- j
 	}()
-	if j.before != nil {
-		<-j.before
+	for _, before := range j.before {
+		if before != nil {
+			<-before
+		}
 	}
 	err = j.x.take(ctx, refusal{})
 }

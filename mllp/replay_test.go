@@ -149,6 +149,20 @@ func TestARepetitionWaitsForTheMessageThatIsBeingHandled(t *testing.T) {
 	}
 }
 
+func TestOfMessagesWithOneIDTheFirstIsTakenWhateverTheirKeys(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			s := serve(t, &mllp.Server{Key: patientOf, Parallel: 8, Replay: new(mllp.MemoryReplay)})
+			c := s.call()
+			c.say(frame(keyed("m1", "p1")) + frame(keyed("m1", "p2")) + frame(keyed("m1", "p3")))
+			for _, want := range []string{"AA m1", "AR m1", "AR m1"} {
+				assert.Equal(t, want, c.hear())
+			}
+			assert.Equal(t, []string{keyed("m1", "p1")}, s.delivered())
+		})
+	}
+}
+
 // Two connections send the same messages in opposite orders, many at a time:
 // none may wait for the other's turn for ever.
 func TestRepetitionsOnSeveralConnectionsDoNotWaitForEachOther(t *testing.T) {
