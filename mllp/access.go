@@ -2,6 +2,8 @@ package mllp
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,9 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"crypto/sha256"
-	"crypto/tls"
 
 	"github.com/carewire/carewire/internal/netserver"
 	"github.com/carewire/carewire/internal/proxyproto"

@@ -78,7 +78,7 @@ func TestAClientWhoseCableIsPulledIsFoundAndItsSlotFreed(t *testing.T) {
 	closed := make(chan mllp.Event, 10)
 	srv := &mllp.Server{
 		MaxConns: 1,
-		Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil }),
+		Handler:  mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil }),
 		Observe: func(e mllp.Event) {
 			if e.Kind == mllp.EventClosed {
 				closed <- e
