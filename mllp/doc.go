@@ -43,9 +43,34 @@
 // of the text. Fields of Server make it stricter or more lenient.
 //
 // Everything a client can use up has a limit: bytes of a message, of all
-// messages that are arriving, and between messages; time for the handshake, for
-// a frame, for reading an answer; connections, in all and for each address.
+// messages that are arriving, in all and for each address, and between messages;
+// time for the handshake, for a frame, for reading an answer; connections, in all
+// and for each address.
 // A connection that is waiting costs a goroutine and about 10 KiB.
+//
+// # Who may connect
+//
+// These are asked in turn, and each closes what it does not let pass:
+//
+//   - Allow and Deny, of the address, before a byte is exchanged. Behind a proxy
+//     that is one of TrustedProxies, of the address that it names in the PROXY
+//     protocol; nobody else is believed such a header.
+//   - MaxConns and MaxConnsPerHost. An established connection makes room for a
+//     new one only with EvictIdle.
+//   - The TLS handshake. A failed one is an event with its reason, the address,
+//     and the subject and serial number of the certificate, for an audit trail (IHE
+//     ATNA, Node Authentication failure). RecheckClients asks again when the
+//     files have changed.
+//   - Senders, of each message: the verified certificate of a client says in
+//     whose name, MSH-3 and MSH-4, it may send.
+//
+// The [Identity] of a verified client is in each [Request], and in the [ConnInfo]
+// from which Server.ConnContext makes the context of a connection's handlers.
+// Without client certificates an address is all there is to know a client by, and
+// MSH-3 is what it says of itself.
+//
+// Frames that are damaged or refused go to Server.Quarantine, without their bytes
+// unless QuarantineBytes asks for some.
 //
 // # Sending
 //

@@ -54,7 +54,7 @@ func TestConnContextIsAskedOnceForAConnection(t *testing.T) {
 
 func TestAConnContextThatReturnsNilOrPanicsClosesTheConnection(t *testing.T) {
 	for name, hook := range map[string]func(context.Context, mllp.ConnInfo) context.Context{
-		"nil":   func(context.Context, mllp.ConnInfo) context.Context { return nil }, //nolint:staticcheck // what is tested
+		"nil":   func(context.Context, mllp.ConnInfo) context.Context { return nil },
 		"panic": func(context.Context, mllp.ConnInfo) context.Context { panic("x") },
 	} {
 		t.Run(name, func(t *testing.T) {

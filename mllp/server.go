@@ -379,7 +379,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		EvictIdle:       cfg.evictIdle,
 		DrainTimeout:    cfg.drainTimeout,
 		Refused:         func(from netserver.Peer, why error) { cfg.tell(ctx, refusalEvent(from, why)) },
-		Abandoned:       func(nc netserver.Conn) { s.drain.abandon(nc.(*conn)) }, //nolint:forcetypeassert // NewConn's
+		Abandoned: func(nc netserver.Conn) {
+			if one, ok := nc.(*conn); ok {
+				s.drain.abandon(one)
+			}
+		},
 		AcceptFailed: func(err error, pause time.Duration) {
 			cfg.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
 		},

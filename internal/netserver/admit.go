@@ -125,7 +125,10 @@ func (s *Server) evictLocked(t *tracked, sameHost bool) bool {
 	if t.o.EvictIdle <= 0 || s.evicting >= maxEvicting {
 		return false
 	}
-	var idlest *tracked
+	var (
+		idlest *tracked
+		victim Evictable // its conn
+	)
 	since := time.Now().Add(-t.o.EvictIdle)
 	for v := range s.conns {
 		if v.evicted || v.conn == nil || sameHost && v.host != t.host {
@@ -133,7 +136,7 @@ func (s *Server) evictLocked(t *tracked, sameHost bool) bool {
 		}
 		if e, ok := v.conn.(Evictable); ok && !e.Busy() {
 			if at := e.IdleSince(); !at.After(since) {
-				idlest, since = v, at
+				idlest, victim, since = v, e, at
 			}
 		}
 	}
@@ -143,7 +146,7 @@ func (s *Server) evictLocked(t *tracked, sameHost bool) bool {
 	idlest.evicted = true
 	s.evicting++
 	s.uncountLocked(idlest)
-	idlest.conn.(Evictable).Evict() //nolint:forcetypeassert,errcheck // it was looked at above
+	victim.Evict()
 	idlest.drainLocked()
 	return true
 }
