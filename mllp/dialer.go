@@ -43,6 +43,11 @@ type Dialer struct {
 	NetDialer interface {
 		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 	}
+	// LocalAddr is where connections come from: an IP address, a ":port", or both
+	// as "ip:port". Only one connection at a time can come from a port; one that has
+	// just been closed may be in the way of the next for a second. Empty: as
+	// the system likes. With NetDialer it is refused.
+	LocalAddr string
 
 	// TLS are the settings of TLS as configuration files have them. Nil, or
 	// Enabled false, means no TLS. Files are read at the first DialContext and
@@ -91,11 +96,30 @@ const (
 	// that leave it out. What is sent need be no HL7 message then, but the
 	// reply must have an MSA segment all the same. A Window above 1 is refused.
 	MatchAny
+	// MatchNone waits for no acknowledgement, and reads and forgets whatever the
+	// receiver says: Send returns, with outcome Sent, when the message is written.
+	// What is sent need be no HL7 message then. It is Mirth's ignoreResponse, for
+	// those who would rather lose a message than wait.
+	MatchNone
 )
 
-var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any"}
+var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any", MatchNone: "none"}
 
-// String returns "controlID", "strict" or "any".
+// parse reads the header of a message by which its acknowledgement will be known.
+func (m Match) parse(h *Header, msg []byte) error {
+	if m == MatchAny || m == MatchNone {
+		return nil
+	}
+	if err := h.Parse(msg); err != nil {
+		return err
+	}
+	if len(h.ControlID) == 0 {
+		return ErrNoControlID
+	}
+	return nil
+}
+
+// String returns "controlID", "strict", "any" or "none".
 func (m Match) String() string {
 	if name, ok := matchNames[m]; ok {
 		return name
@@ -123,7 +147,7 @@ func (m *Match) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return errors.New(`mllp: match must be "controlID", "strict" or "any"`)
+	return errors.New(`mllp: match must be "controlID", "strict", "any" or "none"`)
 }
 
 // Transport returns "MLLPS" if connections use TLS, "MLLP" if not.
@@ -196,8 +220,11 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: Dialer.Match is unknown")
 	case d.Match == MatchAny && d.Window > 1:
 		return errors.New("mllp: with MatchAny, Dialer.Window must be 1: replies could not be told apart")
+	case d.LocalAddr != "" && d.NetDialer != nil:
+		return errors.New("mllp: Dialer.LocalAddr and NetDialer exclude each other")
 	}
-	return nil
+	_, err := d.localAddr()
+	return err
 }
 
 // tlsConfig returns the configuration for a connection to host, nil for none.
@@ -239,7 +266,7 @@ func (d *Dialer) load() (*tlsprops.Source, error) {
 func (d *Dialer) connect(ctx context.Context, network, addr string) (net.Conn, *SendError) {
 	dialer := d.NetDialer
 	if dialer == nil {
-		dialer = &net.Dialer{KeepAliveConfig: keepAlive}
+		dialer = d.netDialer()
 	}
 	ctx, cancel := withTimeout(ctx, d.DialTimeout, defaultDialTimeout)
 	defer cancel()
