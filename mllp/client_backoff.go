@@ -13,6 +13,7 @@ import (
 // the Client's mu.
 type gate struct {
 	failures  int        // since the last acknowledgement that was the first of its connection
+	steps     int        // of the back-off since then: one for each failure and for the end of a connection that worked
 	notBefore time.Time  // of the next dial
 	last      *SendError // the last failure; nil: none since that acknowledgement
 	fault     *SendError // it, if no waiting will cure it; nil: some may
@@ -20,14 +21,14 @@ type gate struct {
 	changed   chan struct{}
 }
 
-// fullJitter returns a random time up to bounds that double with the number of
-// failures, from shortest to longest.
+// fullJitter returns a random time up to bounds that double with each step, from
+// shortest to longest.
 //
 // "Full" jitter, from nothing on, spreads many clients best: see M. Brooker,
 // "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-func fullJitter(failures int, shortest, longest time.Duration) time.Duration {
+func fullJitter(steps int, shortest, longest time.Duration) time.Duration {
 	bound := shortest
-	for range failures - 1 {
+	for range steps - 1 {
 		if bound >= longest/2 {
 			bound = longest
 			break
@@ -98,6 +99,12 @@ func (c *Client) settleLocked() {
 	c.gate.changed = make(chan struct{})
 }
 
+// backOffLocked permits no dial for the time of the next step.
+func (c *Client) backOffLocked() {
+	c.gate.steps++
+	c.delayLocked(fullJitter(c.gate.steps, c.minBackoff, c.maxBackoff))
+}
+
 // delayLocked permits no dial before d has passed.
 func (c *Client) delayLocked(d time.Duration) {
 	if at := time.Now().Add(d); at.After(c.gate.notBefore) {
@@ -116,7 +123,7 @@ func (c *Client) failedLocked(failure *SendError) State {
 		g.fault.permanent = true
 		c.delayLocked(c.maxBackoff/2 + rand.N(c.maxBackoff/2+1))
 	} else {
-		c.delayLocked(fullJitter(g.failures, c.minBackoff, c.maxBackoff))
+		c.backOffLocked()
 	}
 	c.settleLocked()
 	return c.noteLocked()
@@ -142,7 +149,7 @@ func (c *Client) proven(k *link) {
 	}
 	c.mu.Lock()
 	g := &c.gate
-	g.failures, g.last, g.fault, g.notBefore = 0, nil, nil, time.Time{}
+	g.failures, g.steps, g.last, g.fault, g.notBefore = 0, 0, nil, nil, time.Time{}
 	told := c.noteLocked()
 	c.serveLocked() // lanes that are not connected may be now
 	c.mu.Unlock()

@@ -338,10 +338,11 @@ func (c *Client) lost(k *link) {
 	c.mu.Lock()
 	var told State
 	if c.takeOffLocked(k) {
-		if k.acked.Load() {
-			c.delayLocked(fullJitter(1, c.minBackoff, c.maxBackoff))
-		} else {
+		switch {
+		case !k.acked.Load():
 			told = c.failedLocked(&SendError{Outcome: NotSent, Err: k.conn.Err()})
+		case c.gate.steps == 0: // several that end together are one step
+			c.backOffLocked()
 		}
 	}
 	c.mu.Unlock()
