@@ -167,24 +167,24 @@ func TestAMessageThatCannotBeSentDoesNotWaitForAConnection(t *testing.T) {
 func TestAnswersAreTriedAgainAsTheirCodesSay(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answers []mllp.AckCode
-		client  mllp.Client
+		client  *mllp.Client
 		want    mllp.Outcome
 		tries   int
 	}{
-		"AE, by default":         {[]mllp.AckCode{mllp.AE, mllp.AA}, mllp.Client{}, mllp.Nacked, 1},
-		"AR, by default":         {[]mllp.AckCode{mllp.AR, mllp.AA}, mllp.Client{}, mllp.Nacked, 1},
-		"AE, asked for":          {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE, mllp.CE}}, mllp.Acked, 3},
-		"CE, asked for":          {[]mllp.AckCode{mllp.CE, mllp.CA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE, mllp.CE}}, mllp.Acked, 2},
-		"AR, not asked for":      {[]mllp.AckCode{mllp.AE, mllp.AR, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Nacked, 2},
-		"CR, not asked for":      {[]mllp.AckCode{mllp.CR, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.CE}}, mllp.Nacked, 1},
-		"AR, asked for":          {[]mllp.AckCode{mllp.AR, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AR}}, mllp.Acked, 2},
-		"no more than so often":  {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AE, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, MaxAttempts: 3}, mllp.Nacked, 3},
-		"a window":               {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, Dialer: &mllp.Dialer{Window: 4}}, mllp.Acked, 3},
-		"dialing for each":       {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, DialPerMessage: true}, mllp.Acked, 3},
-		"then silence":           {[]mllp.AckCode{mllp.AE, ""}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Unknown, 2},
-		"silence, never resent":  {[]mllp.AckCode{"", mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Unknown, 1},
-		"several connections":    {[]mllp.AckCode{mllp.AE, mllp.AA}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, Conns: 3}, mllp.Acked, 2},
-		"the last answer stands": {[]mllp.AckCode{mllp.AE, mllp.CE}, mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Nacked, 2},
+		"AE, by default":         {[]mllp.AckCode{mllp.AE, mllp.AA}, &mllp.Client{}, mllp.Nacked, 1},
+		"AR, by default":         {[]mllp.AckCode{mllp.AR, mllp.AA}, &mllp.Client{}, mllp.Nacked, 1},
+		"AE, asked for":          {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE, mllp.CE}}, mllp.Acked, 3},
+		"CE, asked for":          {[]mllp.AckCode{mllp.CE, mllp.CA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE, mllp.CE}}, mllp.Acked, 2},
+		"AR, not asked for":      {[]mllp.AckCode{mllp.AE, mllp.AR, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Nacked, 2},
+		"CR, not asked for":      {[]mllp.AckCode{mllp.CR, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.CE}}, mllp.Nacked, 1},
+		"AR, asked for":          {[]mllp.AckCode{mllp.AR, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AR}}, mllp.Acked, 2},
+		"no more than so often":  {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AE, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, MaxAttempts: 3}, mllp.Nacked, 3},
+		"a window":               {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, Dialer: &mllp.Dialer{Window: 4}}, mllp.Acked, 3},
+		"dialing for each":       {[]mllp.AckCode{mllp.AE, mllp.AE, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, DialPerMessage: true}, mllp.Acked, 3},
+		"then silence":           {[]mllp.AckCode{mllp.AE, ""}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Unknown, 2},
+		"silence, never resent":  {[]mllp.AckCode{"", mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Unknown, 1},
+		"several connections":    {[]mllp.AckCode{mllp.AE, mllp.AA}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}, Conns: 3}, mllp.Acked, 2},
+		"the last answer stands": {[]mllp.AckCode{mllp.AE, mllp.CE}, &mllp.Client{RetryCodes: []mllp.AckCode{mllp.AE}}, mllp.Nacked, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestAnswersAreTriedAgainAsTheirCodesSay(t *testing.T) {
 						return answer(code, id)
 					})
 				})
-				c := newClient(t, n, &tt.client)
+				c := newClient(t, n, tt.client)
 				reply, err := c.Send(t.Context(), adt("M1"))
 				assert.Equal(t, tt.tries, tries)
 				switch tt.want {
