@@ -122,7 +122,8 @@ type Client struct {
 	mu sync.Mutex
 	// guarded by mu
 	lanes   []*lane
-	queue   []*laneWaiter // in order of their turns
+	queue   []chan *lane // of one each: messages that wait, in order of their turns
+	spare   []chan *lane // to be used again
 	gate    gate
 	sending int // calls of Send
 	stopped bool

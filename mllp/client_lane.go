@@ -35,11 +35,6 @@ type link struct {
 	idleSince time.Time // zero: not idle
 }
 
-// A laneWaiter is a message that waits for its turn.
-type laneWaiter struct {
-	lane chan *lane // of one
-}
-
 // acquire waits for the message's turn and returns the lane that it then holds.
 // With a lane from, which the message holds already, it comes before all others;
 // from is given up, whatever the result.
@@ -64,33 +59,40 @@ func (c *Client) acquire(ctx context.Context, from *lane) (*lane, error) {
 			return l, nil
 		}
 	}
-	w := &laneWaiter{lane: make(chan *lane, 1)}
-	if from != nil {
-		c.queue = slices.Insert(c.queue, 0, w)
+	var turn chan *lane
+	if last := len(c.spare) - 1; last >= 0 {
+		turn, c.spare = c.spare[last], c.spare[:last]
 	} else {
-		c.queue = append(c.queue, w)
+		turn = make(chan *lane, 1)
+	}
+	if from != nil {
+		c.queue = slices.Insert(c.queue, 0, turn)
+	} else {
+		c.queue = append(c.queue, turn)
 	}
 	c.mu.Unlock()
 
+	var l *lane
 	var err error
 	select {
-	case l := <-w.lane:
-		return l, nil
+	case l = <-turn:
 	case <-ctx.Done():
 		err = contextError(ctx)
 	case <-c.stopping:
 		err = ErrClientClosed
 	}
 	c.mu.Lock()
-	i := slices.Index(c.queue, w)
-	if i >= 0 {
-		c.queue = slices.Delete(c.queue, i, i+1)
+	if err != nil {
+		if i := slices.Index(c.queue, turn); i >= 0 {
+			c.queue = slices.Delete(c.queue, i, i+1)
+		} else { // its turn came at the same moment
+			c.releaseLocked(<-turn, true)
+		}
+		l = nil
 	}
+	c.spare = append(c.spare, turn)
 	c.mu.Unlock()
-	if i < 0 { // its turn came at the same moment
-		c.release(<-w.lane, true)
-	}
-	return nil, err
+	return l, err
 }
 
 // pickLocked takes the best lane for a message: of those with room the one with
@@ -120,7 +122,7 @@ func (c *Client) serveLocked() {
 		if l == nil {
 			return
 		}
-		c.queue[0].lane <- l
+		c.queue[0] <- l
 		c.queue = slices.Delete(c.queue, 0, 1)
 	}
 }
@@ -137,6 +139,10 @@ func (c *Client) handBack(l *lane) {
 func (c *Client) release(l *lane, held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.releaseLocked(l, held)
+}
+
+func (c *Client) releaseLocked(l *lane, held bool) {
 	if held {
 		l.taken = false
 	}

@@ -65,6 +65,7 @@ func TestAReceiverThatVanishesIsNoticed(t *testing.T) {
 		interop.Missing(t, "a network namespace cannot be made")
 	}
 	t.Cleanup(func() { assert.NoError(t, run("netns", "del", name)) })
+	t.Cleanup(func() { _ = run("link", "del", name+"a") }) // both ends of the cable, if there is one yet
 	for _, args := range []string{
 		"link add " + name + "a type veth peer name " + name + "b netns " + name,
 		"addr add 198.18.77.1/30 dev " + name + "a", "link set " + name + "a up",
@@ -73,7 +74,10 @@ func TestAReceiverThatVanishesIsNoticed(t *testing.T) {
 		require.NoError(t, run(strings.Fields(args)...))
 	}
 	ln := listenIn(t, name, "198.18.77.2:0")
-	serveOn(t, ln, acceptAll)
+	serveOn(t, ln, func(nc *net.TCPConn, frames *mllp.Reader) {
+		nc.SetLinger(0) // or it would outlive the test, waiting for an answer
+		acceptAll(nc, frames)
+	})
 	addr := ln.Addr().String()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
