@@ -214,12 +214,14 @@ func (c *Client) Validate() error {
 // fails in the same way without connecting, and then makes another try.
 func (c *Client) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	c.setUp()
-	began := time.Now()
-	if c.events.watched() {
+	var began time.Time
+	watched := c.events.watched()
+	if watched {
+		began = time.Now()
 		c.events.tell(ctx, Event{Kind: EventMessageBegun, Bytes: int64(len(msg))})
 	}
 	reply, err := c.send(ctx, msg)
-	if c.events.watched() {
+	if watched {
 		c.events.tell(ctx, messageEnded(reply, err, len(msg), time.Since(began)))
 	}
 	if err != nil {

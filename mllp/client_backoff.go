@@ -13,7 +13,7 @@ import (
 // the Client's mu.
 type gate struct {
 	failures  int        // since the last acknowledgement that was the first of its connection
-	steps     int        // of the back-off since then: one for each failure and for the end of a connection that worked
+	steps     int        // of the back-off since then
 	notBefore time.Time  // of the next dial
 	last      *SendError // the last failure; nil: none since that acknowledgement
 	fault     *SendError // it, if no waiting will cure it; nil: some may
@@ -99,12 +99,6 @@ func (c *Client) settleLocked() {
 	c.gate.changed = make(chan struct{})
 }
 
-// backOffLocked permits no dial for the time of the next step.
-func (c *Client) backOffLocked() {
-	c.gate.steps++
-	c.delayLocked(fullJitter(c.gate.steps, c.minBackoff, c.maxBackoff))
-}
-
 // delayLocked permits no dial before d has passed.
 func (c *Client) delayLocked(d time.Duration) {
 	if at := time.Now().Add(d); at.After(c.gate.notBefore) {
@@ -123,7 +117,8 @@ func (c *Client) failedLocked(failure *SendError) State {
 		g.fault.permanent = true
 		c.delayLocked(c.maxBackoff/2 + rand.N(c.maxBackoff/2+1))
 	} else {
-		c.backOffLocked()
+		g.steps++
+		c.delayLocked(fullJitter(g.steps, c.minBackoff, c.maxBackoff))
 	}
 	c.settleLocked()
 	return c.noteLocked()

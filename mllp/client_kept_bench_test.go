@@ -130,10 +130,14 @@ func BenchmarkClient(b *testing.B) {
 func BenchmarkRestart(b *testing.B) {
 	const clients = 1000
 	ca := testpki.NewCA(b, "CA")
-	for mode, secured := range map[string]bool{"plain": false, "TLS": true} {
+	for _, mode := range []string{"plain", "TLS", "TLS, 200 dials a second"} {
 		b.Run(mode, func(b *testing.B) {
 			var server, client *tls.Config
-			if secured {
+			var limit *mllp.DialLimiter
+			if strings.Contains(mode, "dials") {
+				limit = &mllp.DialLimiter{PerSecond: 200}
+			}
+			if mode != "plain" {
 				server = &tls.Config{Certificates: []tls.Certificate{ca.Server("127.0.0.1").TLS()}}
 				client = &tls.Config{RootCAs: ca.Pool()}
 			}
@@ -162,27 +166,27 @@ func BenchmarkRestart(b *testing.B) {
 				all := make([]*mllp.Client, clients)
 				closed := make(chan struct{}, clients)
 				for i := range all {
-					all[i] = &mllp.Client{Addr: addr, Dialer: &mllp.Dialer{TLSConfig: client}, Observe: func(e mllp.Event) {
-						switch e.Kind {
-						case mllp.EventClosed:
+					dial := dialFunc(func(ctx context.Context) (net.Conn, error) {
+						mu.Lock()
+						dials = append(dials, time.Since(lost))
+						mu.Unlock()
+						return new(net.Dialer).DialContext(ctx, "tcp", addr)
+					})
+					all[i] = &mllp.Client{Addr: addr, Dials: limit, Dialer: &mllp.Dialer{TLSConfig: client, NetDialer: dial}, Observe: func(e mllp.Event) {
+						if e.Kind == mllp.EventClosed {
 							closed <- struct{}{}
-						case mllp.EventDialed, mllp.EventDialFailed:
-							mu.Lock()
-							defer mu.Unlock()
-							dials = append(dials, time.Since(lost)-e.Duration)
-						default:
 						}
 					}}
 					_, err := all[i].Send(b.Context(), adt("M1"))
 					require.NoError(b, err)
 				}
 				stop()
+				mu.Lock()
+				lost, dials = time.Now(), nil // no dial is under way
+				mu.Unlock()
 				for range clients {
 					<-closed
 				}
-				mu.Lock()
-				lost, dials = time.Now(), nil
-				mu.Unlock()
 				var sending sync.WaitGroup
 				unknown := 0
 				for _, c := range all {

@@ -347,8 +347,9 @@ func (c *Client) lost(k *link) {
 		switch {
 		case !k.acked.Load():
 			told = c.failedLocked(&SendError{Outcome: NotSent, Err: k.conn.Err()})
-		case c.gate.steps == 0: // several that end together are one step
-			c.backOffLocked()
+		case time.Until(c.gate.notBefore) <= 0: // several that end together have one delay
+			c.gate.steps = max(c.gate.steps, 1)
+			c.delayLocked(fullJitter(c.gate.steps, c.minBackoff, c.maxBackoff))
 		}
 	}
 	c.mu.Unlock()

@@ -44,6 +44,17 @@ func TestALocalPortCanBeUsedAgainAtOnce(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EADDRINUSE, "without the option the port is taken for a minute")
 }
 
+func TestALocalAddressIsUsed(t *testing.T) {
+	came := make(chan net.Addr, 1)
+	addr := listen(t, "127.0.0.1", func(nc *net.TCPConn, _ *mllp.Reader) { came <- nc.RemoteAddr() })
+	for local, want := range map[string]string{"": "127.0.0.1", "127.0.0.55": "127.0.0.55", "127.0.0.55:0": "127.0.0.55", ":0": "127.0.0.1"} {
+		c, err := (&mllp.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", addr.String())
+		require.NoError(t, err, local)
+		assert.Equal(t, want, (<-came).(*net.TCPAddr).IP.String())
+		require.NoError(t, c.Close())
+	}
+}
+
 // TestAReceiverThatVanishesIsNoticed has one in a network of its own (RFC 2544),
 // whose cable is then pulled.
 func TestAReceiverThatVanishesIsNoticed(t *testing.T) {

@@ -39,7 +39,9 @@ type Dialer struct {
 	// NetDialer makes the connection below MLLP and TLS; a *net.Dialer, to bind
 	// to a local address, or anything like it, to go through a proxy. Nil means
 	// a net.Dialer that tries all addresses of a name and probes an idle
-	// connection after 60 s, then every 15 s, 4 times.
+	// connection after 60 s, then every 15 s, 4 times. On Linux, unless
+	// WriteTimeout is negative, a connection also ends when the peer's system has
+	// not confirmed what was sent for two minutes.
 	NetDialer interface {
 		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 	}
