@@ -148,7 +148,8 @@ func BenchmarkRestart(b *testing.B) {
 					require.NoError(b, err)
 					addr = ln.Addr().String()
 					srv := &mllp.Server{MaxConns: 4 * clients, MaxConnsPerHost: 4 * clients, TLSConfig: server, Handler: mllp.HandlerFunc(
-						func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil })}
+						func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil },
+					)}
 					served := make(chan struct{})
 					go func() {
 						defer close(served)

@@ -265,20 +265,28 @@ func TestEventsTellOfConnectionsAndMessages(t *testing.T) {
 		}
 		begun := told{kind: mllp.EventMessageBegun}
 		assert.Equal(t, []told{
-			begun, {kind: mllp.EventMessageEnded, outcome: mllp.NotSent},
-			begun, {kind: mllp.EventMessageEnded, outcome: mllp.Acked, code: mllp.AA},
-			begun, {kind: mllp.EventMessageEnded, outcome: mllp.Nacked, code: mllp.AR},
-			begun, {kind: mllp.EventMessageEnded, outcome: mllp.Unknown},
+			begun,
+			{kind: mllp.EventMessageEnded, outcome: mllp.NotSent},
+			begun,
+			{kind: mllp.EventMessageEnded, outcome: mllp.Acked, code: mllp.AA},
+			begun,
+			{kind: mllp.EventMessageEnded, outcome: mllp.Nacked, code: mllp.AR},
+			begun,
+			{kind: mllp.EventMessageEnded, outcome: mllp.Unknown},
 		}, got["message"])
 		assert.Equal(t, []told{
 			{kind: mllp.EventDialFailed, reason: mllp.ReasonConnRefused},
 			{kind: mllp.EventDialFailed, reason: mllp.ReasonConnRefused},
-			{kind: mllp.EventDialed}, {kind: mllp.EventClosed, reason: mllp.ReasonIdleTimeout},
-			{kind: mllp.EventDialed}, {kind: mllp.EventClosed, reason: mllp.ReasonGivenUp},
+			{kind: mllp.EventDialed},
+			{kind: mllp.EventClosed, reason: mllp.ReasonIdleTimeout},
+			{kind: mllp.EventDialed},
+			{kind: mllp.EventClosed, reason: mllp.ReasonGivenUp},
 		}, got["connection"])
 		assert.Equal(t, []told{
-			{kind: mllp.EventHealth, detail: "failing"}, {kind: mllp.EventHealth, detail: "ok"},
-			{kind: mllp.EventHealth, detail: "failing"}, {kind: mllp.EventHealth, detail: "closed"},
+			{kind: mllp.EventHealth, detail: "failing"},
+			{kind: mllp.EventHealth, detail: "ok"},
+			{kind: mllp.EventHealth, detail: "failing"},
+			{kind: mllp.EventHealth, detail: "closed"},
 		}, got["health"])
 	})
 }

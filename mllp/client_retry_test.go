@@ -65,8 +65,8 @@ func TestTheBackOffDoublesWithFullJitter(t *testing.T) {
 			}
 		}
 	})
-	for i, bound := range []time.Duration{500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000, 30000} {
-		bound *= time.Millisecond
+	for i, seconds := range []float64{0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30} {
+		bound := time.Duration(seconds * float64(time.Second))
 		assert.LessOrEqual(t, longest[i], bound)
 		assert.Greater(t, longest[i], bound*9/10, "the whole of the time is used")
 		assert.InDelta(t, bound/2, sums[i]/clients, float64(bound)/10, "evenly")
@@ -308,9 +308,9 @@ func TestAnUnknownHostIsAFaultByPolicy(t *testing.T) {
 	for faulty, state := range map[bool]mllp.State{false: mllp.StateFailing, true: mllp.StateFaulty} {
 		synctest.Test(t, func(t *testing.T) {
 			c := &mllp.Client{
-				Addr: "reciever:2575", UnknownHostIsFaulty: faulty, MaxAttempts: 5,
+				Addr: "nowhere:2575", UnknownHostIsFaulty: faulty, MaxAttempts: 5,
 				Dialer: &mllp.Dialer{NetDialer: dialFunc(func(context.Context) (net.Conn, error) {
-					return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "reciever", IsNotFound: true}}
+					return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "nowhere", IsNotFound: true}}
 				})},
 			}
 			defer c.Close()

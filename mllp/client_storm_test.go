@@ -55,7 +55,8 @@ func TestAThousandClientsDoNotStormARestartedServer(t *testing.T) {
 					n.ln = ln
 					n.mu.Unlock()
 					srv := &mllp.Server{MaxConns: 2 * clients, MaxConnsPerHost: 2 * clients, Handler: mllp.HandlerFunc(
-						func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil })}
+						func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil },
+					)}
 					served := make(chan struct{})
 					go func() {
 						defer close(served)
