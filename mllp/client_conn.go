@@ -128,8 +128,9 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 // their turns in the order in which they were made; no more than Dialer.Window
 // messages are under way at a time. msg is not kept.
 //
-// With AA or CA the error is nil. (CA is the word of enhanced mode for having
-// taken charge of a message: HL7 2.x, chapter 2.) With any other code the error's
+// With AA or CA, and under MatchNone when msg is written, the error is nil. (CA is
+// the word of enhanced mode for having taken charge of a message: HL7 2.x, chapter
+// 2.) With any other code the error's
 // outcome is Nacked, and the reply is returned besides. Otherwise the reply is
 // nil. The error is always a *[SendError]:
 //
@@ -168,46 +169,49 @@ func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 }
 
 func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
+	f, reply, err := c.launch(ctx, msg)
+	if f == nil {
+		return reply, err
+	}
+	return c.await(ctx, f)
+}
+
+// launch writes msg. It returns either a flight, for await, or its end.
+func (c *Conn) launch(ctx context.Context, msg []byte) (*flight, *Reply, *SendError) {
 	var h Header
 	var wants asked
-	if c.match != MatchAny {
-		if err := h.Parse(msg); err != nil {
-			return nil, refused(err)
-		}
-		if len(h.ControlID) == 0 {
-			return nil, refused(ErrNoControlID)
-		}
+	if err := c.match.parse(&h, msg); err != nil {
+		return nil, nil, refused(err)
 	}
 	if c.enhanced {
 		if wants = h.asks(); !wants.answerable() {
-			return nil, refused(errNotAnswered)
+			return nil, nil, refused(errNotAnswered)
 		}
 	}
 	if err := c.takeTurn(ctx); err != nil {
-		return nil, notSent(err)
+		return nil, nil, notSent(err)
 	}
 	frame, err := AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
 	c.frame = frame
 	if err != nil {
 		c.endTurn()
 		<-c.slots
-		return nil, refused(err)
+		return nil, nil, refused(err)
 	}
 	f, err := c.takeOff(h.ControlID, wants)
 	if err != nil {
 		c.endTurn()
 		<-c.slots
-		return nil, notSent(err)
-	}
-	if f.commits != nil {
-		defer c.stopWaiting(f)
+		return nil, nil, notSent(err)
 	}
 	n, cause := c.write(ctx, frame[framePad:])
 	c.endTurn()
 	if cause == nil {
-		return c.await(ctx, f)
+		return f, nil, nil
 	}
-	return c.crash(f, n, cause)
+	reply, failure := c.crash(f, n, cause)
+	c.stopWaiting(f)
+	return nil, reply, failure
 }
 
 // contextError says why ctx has ended: as context.Canceled or DeadlineExceeded,
@@ -338,6 +342,12 @@ func (c *Conn) hearOut(ctx context.Context, err error) error {
 
 // await waits for the reply to f, which has been written.
 func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
+	if c.match == MatchNone {
+		return c.sent(f)
+	}
+	if f.commits != nil {
+		defer c.stopWaiting(f)
+	}
 	var timeout <-chan time.Time
 	if c.timeout > 0 {
 		if f.timer == nil {
@@ -422,8 +432,8 @@ func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
 		c.mu.Unlock()
 	}
 	<-c.slots
-	if code := reply.Ack.Code; !code.Accepted() {
-		return reply, &SendError{Outcome: Nacked, AckCode: code}
+	if reply.Outcome() == Nacked {
+		return reply, &SendError{Outcome: Nacked, AckCode: reply.Ack.Code}
 	}
 	return reply, nil
 }
@@ -462,6 +472,9 @@ func (c *Conn) Close() error {
 		close(c.closed)
 	}
 	c.mu.Unlock()
+	if open && c.match == MatchNone {
+		c.finish()
+	}
 	if open {
 		_ = c.nc.Close() // nothing can be done if the farewell does not get through
 	}

@@ -17,6 +17,10 @@ var (
 // readLoop reads replies until the Conn ends.
 func (c *Conn) readLoop() {
 	defer close(c.readerDone)
+	if c.match == MatchNone {
+		_ = c.fail(readError(c.drain()))
+		return
+	}
 	for {
 		reply, err := c.frames.Next()
 		if err == nil {

@@ -39,10 +39,17 @@ type Dialer struct {
 	// NetDialer makes the connection below MLLP and TLS; a *net.Dialer, to bind
 	// to a local address, or anything like it, to go through a proxy. Nil means
 	// a net.Dialer that tries all addresses of a name and probes an idle
-	// connection after 60 s, then every 15 s, 4 times.
+	// connection after 60 s, then every 15 s, 4 times. On Linux, unless
+	// WriteTimeout is negative, a connection also ends when the peer's system has
+	// not confirmed what was sent for two minutes.
 	NetDialer interface {
 		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 	}
+	// LocalAddr is where connections come from: an IP address, a ":port", or both
+	// as "ip:port". Only one connection at a time can come from a port; one that has
+	// just been closed may be in the way of the next for a second. Empty: as
+	// the system likes. With NetDialer it is refused.
+	LocalAddr string
 
 	// TLS are the settings of TLS as configuration files have them. Nil, or
 	// Enabled false, means no TLS. Files are read at the first DialContext and
@@ -102,11 +109,30 @@ const (
 	// that leave it out. What is sent need be no HL7 message then, but the
 	// reply must have an MSA segment all the same. A Window above 1 is refused.
 	MatchAny
+	// MatchNone waits for no acknowledgement, and reads and forgets whatever the
+	// receiver says: Send returns, with outcome Sent, when the message is written.
+	// What is sent need be no HL7 message then. It is Mirth's ignoreResponse, for
+	// those who would rather lose a message than wait.
+	MatchNone
 )
 
-var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any"}
+var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any", MatchNone: "none"}
 
-// String returns "controlID", "strict" or "any".
+// parse reads the header of a message by which its acknowledgement will be known.
+func (m Match) parse(h *Header, msg []byte) error {
+	if m == MatchAny || m == MatchNone {
+		return nil
+	}
+	if err := h.Parse(msg); err != nil {
+		return err
+	}
+	if len(h.ControlID) == 0 {
+		return ErrNoControlID
+	}
+	return nil
+}
+
+// String returns "controlID", "strict", "any" or "none".
 func (m Match) String() string {
 	if name, ok := matchNames[m]; ok {
 		return name
@@ -134,7 +160,7 @@ func (m *Match) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return errors.New(`mllp: match must be "controlID", "strict" or "any"`)
+	return errors.New(`mllp: match must be "controlID", "strict", "any" or "none"`)
 }
 
 // Transport returns "MLLPS" if connections use TLS, "MLLP" if not.
@@ -209,10 +235,15 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: with MatchAny, Dialer.Window must be 1: replies could not be told apart")
 	case d.Match == MatchAny && d.Enhanced:
 		return errors.New("mllp: with MatchAny, Dialer.Enhanced must not be set: acknowledgements could not be told apart")
+	case d.Match == MatchNone && d.Enhanced:
+		return errors.New("mllp: with MatchNone, Dialer.Enhanced must not be set: acknowledgements are not looked at")
 	case d.Correlator != nil && !d.Enhanced:
 		return errors.New("mllp: Dialer.Correlator is set, but not Dialer.Enhanced")
+	case d.LocalAddr != "" && d.NetDialer != nil:
+		return errors.New("mllp: Dialer.LocalAddr and NetDialer exclude each other")
 	}
-	return nil
+	_, err := d.localAddr()
+	return err
 }
 
 // tlsConfig returns the configuration for a connection to host, nil for none.
@@ -254,7 +285,7 @@ func (d *Dialer) load() (*tlsprops.Source, error) {
 func (d *Dialer) connect(ctx context.Context, network, addr string) (net.Conn, *SendError) {
 	dialer := d.NetDialer
 	if dialer == nil {
-		dialer = &net.Dialer{KeepAliveConfig: keepAlive}
+		dialer = d.netDialer()
 	}
 	ctx, cancel := withTimeout(ctx, d.DialTimeout, defaultDialTimeout)
 	defer cancel()

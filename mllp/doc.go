@@ -80,6 +80,21 @@
 // whether sending again, and so perhaps twice, is worse than not at all; see
 // [SendError].
 //
+// A [Client] does that for a program that runs for years: it keeps connections,
+// notices before writing that one has ended, and connects again at times that
+// spread the senders of a receiver that was restarted. It tries again what was
+// certainly not sent, and, if asked, what certain answers refused, but never what
+// is Unknown:
+//
+//	client := &mllp.Client{
+//		Addr:   "ehr.example.org:2575",
+//		Dialer: &mllp.Dialer{TLS: &tlsprops.TlsProperties{Enabled: true, TrustStorePath: "ca.crt"}},
+//	}
+//	defer client.Close()
+//	reply, err := client.Send(ctx, msg) // until ctx ends, while the receiver is away
+//
+// [Client.Health] tells whether a person must see to it.
+//
 // # TLS
 //
 // Both ends take a [tlsprops.TlsProperties], or a *tls.Config in its place. A Server
@@ -91,8 +106,8 @@
 //
 // # What is told
 //
-// Server.Observe gets an [Event] for all that happens, with a [Reason] from a
-// closed list, and Server.Logger the same in words. Neither these nor any error
+// Server.Observe and Client.Observe get an [Event] for all that happens, with a
+// [Reason] from a closed list, and their Logger the same in words. Neither these nor any error
 // of this package holds bytes of a message, but for the control ID of an
 // answer that may not have arrived.
 //

@@ -29,9 +29,12 @@ const (
 	Nacked
 	// Acked means that the receiver answered AA or CA.
 	Acked
+	// Sent means that the whole message was written and, with MatchNone, that no
+	// answer was waited for: nobody knows whether the receiver has it.
+	Sent
 )
 
-// String returns "unknown", "not sent", "nacked" or "acked".
+// String returns "unknown", "not sent", "nacked", "acked" or "sent".
 func (o Outcome) String() string {
 	switch o {
 	case Unknown:
@@ -42,6 +45,8 @@ func (o Outcome) String() string {
 		return "nacked"
 	case Acked:
 		return "acked"
+	case Sent:
+		return "sent"
 	}
 	return fmt.Sprintf("Outcome(%d)", int(o))
 }
@@ -73,7 +78,7 @@ var (
 // SendError is the error of DialContext and Send. Its text, and that of the
 // errors that it wraps, holds nothing of a message or a reply.
 type SendError struct {
-	Outcome Outcome // never Acked
+	Outcome Outcome // never Acked or Sent
 	AckCode AckCode // what the receiver answered; "" unless Outcome is Nacked
 	Err     error   // why; nil if Outcome is Nacked
 
@@ -88,7 +93,7 @@ func (e *SendError) Error() string {
 		return "mllp: the receiver answered " + string(e.AckCode)
 	case Unknown:
 		return "mllp: sent, but not acknowledged: " + reason(e.Err)
-	case NotSent, Acked:
+	case NotSent, Acked, Sent:
 	}
 	return "mllp: not sent: " + reason(e.Err)
 }

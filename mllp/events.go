@@ -34,7 +34,7 @@ const (
 	EventAckUndeliverable EventKind = "ack_undeliverable" // an answer may not have arrived, so the message may come again; ControlID, Code, Err
 )
 
-// An Event is something that happened in a Server. It holds nothing of a
+// An Event is something that happened in a Server or a Client. It holds nothing of a
 // message but, in ControlID, its MSH-10, which neither String nor the log shows.
 type Event struct {
 	Kind       EventKind
@@ -44,7 +44,8 @@ type Event struct {
 	Bytes      int64         // length of the text or of the bytes concerned
 	Offset     int64         // where in the stream of the connection they begin
 	Duration   time.Duration // see the kind
-	Code       AckCode       // that was sent, or ""
+	Code       AckCode       // that was sent, or ""; with a Client, that came
+	Outcome    Outcome       // for message_ended
 	ControlID  string        // of the message, for ack_undeliverable
 	Detail     string        // words from a fixed list, or a type's name
 	// Certificate names the client's certificate, where it sent one and was
@@ -89,6 +90,9 @@ func (e *Event) attrs(yield func(slog.Attr)) {
 	if e.Duration > 0 {
 		yield(slog.Duration("duration", e.Duration))
 	}
+	if e.Kind == EventMessageEnded {
+		yield(slog.String("outcome", e.Outcome.String()))
+	}
 	if e.Code != "" {
 		yield(slog.String("code", string(e.Code)))
 	}
@@ -110,10 +114,21 @@ func (e *Event) level() slog.Level {
 	switch e.Kind {
 	case EventAcceptFailed, EventHandlerFailed:
 		return slog.LevelError
-	case EventRefused, EventHandshakeFailed, EventRejected, EventBadFrame, EventTolerated, EventAckUndeliverable, EventRespondFailed:
+	case EventRefused, EventHandshakeFailed, EventRejected, EventBadFrame, EventTolerated, EventAckUndeliverable, EventRespondFailed, EventDialFailed:
 		return slog.LevelWarn
+	case EventMessageEnded:
+		if e.Outcome != Acked && e.Outcome != Sent {
+			return slog.LevelWarn
+		}
+	case EventHealth:
+		if e.Detail == string(StateFailing) || e.Detail == string(StateFaulty) {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
 	case EventClosed:
-		if e.Reason != ReasonPeerClosed && e.Reason != ReasonShutdown {
+		switch e.Reason {
+		case ReasonPeerClosed, ReasonShutdown, ReasonDone:
+		default:
 			return slog.LevelWarn
 		}
 	case EventSkipped:
@@ -125,7 +140,7 @@ func (e *Event) level() slog.Level {
 			return slog.LevelWarn
 		}
 		return slog.LevelInfo
-	case EventOpened, EventProbe, EventMessage, EventApplication, EventReplayed:
+	case EventOpened, EventProbe, EventMessage, EventApplication, EventReplayed, EventDialed, EventMessageBegun:
 	}
 	return slog.LevelDebug
 }
