@@ -53,6 +53,7 @@ type conn struct {
 	buf    *buffer // under rd.buf; nil before the first read
 	out    []byte  // of the last acknowledgement, to be used again
 	likely int     // length of the next frame, from those before
+	quick  quickAck
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte
