@@ -104,10 +104,9 @@ var acknowledgements = []*Scenario{
 			text := t.plain()
 			t.sent = append(t.sent, t.sent[0])
 			t.send(frame(text))
-			for len(t.came) == 0 && t.next(t.run.probe.timeout()) {
-			}
+			t.atLeast(1)
 			t.send(frame(text))
-			t.settle()
+			t.atLeast(2)
 		},
 		good: []string{"AA 1, AA 1", "AA 1, NAK 1"}, tolerable: []meaning{closes},
 		bad: []meaning{{"AA 1", "does not answer the second: its sender repeats it for ever"}},

@@ -17,13 +17,13 @@ var faults = []*Scenario{
 	},
 	{
 		Name: "endless-junk", Rule: "what a peer sends must be bounded: bytes that never become a frame",
-		Sent: "64 KiB of text without VT", Expected: "the connection is closed",
-		play: func(t *talk) { t.sendLong("this is no frame ", 64<<10); t.untilEnd() },
+		Sent: "128 KiB of text without VT", Expected: "a closed connection",
+		play: func(t *talk) { t.sendLong("this is no frame ", 128<<10); t.untilEnd() },
 		good: []string{"END"}, tolerable: []meaning{{"silence", "reads on, whatever comes"}},
 	},
 	{
 		Name: "no-cr-then-next", Rule: tolerate + "FS VT is the end of one frame and the begin of another",
-		Sent: "a message without its last CR, then a whole one", Expected: "AA for both, or a refusal of the first, or the connection is closed",
+		Sent: "a message without its last CR, then a whole one", Expected: "AA for both, or a refusal of the first, or a closed connection",
 		play: func(t *talk) { t.send(vt + t.plain() + fs + frame(t.plain())); t.settle() },
 		good: []string{"AA 1-2"}, tolerable: []meaning{refusesOne, closes, {"NAK 1", "refuses both in one answer"}},
 		bad: []meaning{
@@ -44,7 +44,7 @@ var faults = []*Scenario{
 	},
 	{
 		Name: "no-cr-then-end", Rule: tolerate + "FS at the end of the stream ends the frame",
-		Sent: "a message without its last CR, then the end of the stream", Expected: "AA, then the connection is closed; or closed without an answer",
+		Sent: "a message without its last CR, then the end of the stream", Expected: "AA, then a closed connection; or closed without an answer",
 		play: func(t *talk) { t.send(vt + t.plain() + fs); t.halfClose(); t.untilEnd() },
 		good: []string{"AA 1, END", "END"}, tolerable: []meaning{{"NAK 1, END", "refuses the message"}, {"AA 1|silence", "does not close its end"}},
 	},
@@ -57,7 +57,7 @@ var faults = []*Scenario{
 	},
 	{
 		Name: "fs-cr-inside", Rule: mllpR1 + "FS CR ends the block, whatever follows",
-		Sent: "a message with FS CR in its text, then another", Expected: "an answer to the first, and AA for the second or the connection is closed",
+		Sent: "a message with FS CR in its text, then another", Expected: "an answer to the first, and AA for the second or a closed connection",
 		play: func(t *talk) {
 			t.send(frame(t.message(fields{more: note("a\x1C\rb")})))
 			t.then()
@@ -75,7 +75,7 @@ var faults = []*Scenario{
 	},
 	{
 		Name: "truncated", Rule: "never AA for what did not arrive whole: a VT and MSH inside of a frame begin another",
-		Sent: "two thirds of a message, then a whole one", Expected: "a refusal of the first and AA for the second, or the connection is closed",
+		Sent: "two thirds of a message, then a whole one", Expected: "a refusal of the first and AA for the second, or a closed connection",
 		play: func(t *talk) { t.send(vt + half(t.plain()) + frame(t.plain())); t.settle() },
 		good: []string{"NAK 1, AA 2", "NAK 1, END", "END"},
 		tolerable: []meaning{
@@ -88,21 +88,21 @@ var faults = []*Scenario{
 	blank("blank-frame", "a frame of CR, LF and a blank", "\r\r\n \r"),
 	{
 		Name: "commit-blocks", Rule: "MLLP release 2 has blocks of 06 or 15 (hex); in release 1 they are no messages",
-		Sent: "VT 06 FS CR, VT 15 FS CR, a message", Expected: "AA for the message only, or the connection is closed",
+		Sent: "VT 06 FS CR, VT 15 FS CR, a message", Expected: "AA for the message only, or a closed connection",
 		play: func(t *talk) { t.send(frame("\x06") + frame("\x15")); t.then() },
 		good: []string{"AA 1", "END"}, tolerable: []meaning{{"(?:NAK -, ){1,2}(?:AA 1|END)", "refuses the blocks as if they were messages"}},
 		bad: []meaning{{"(?:AA|CA) [-?].*", "acknowledged a block that is no message"}, {"commit .*", "speaks MLLP release 2"}},
 	},
 	{
 		Name: "end-in-frame", Rule: "never AA for what did not arrive whole: the stream ends inside of a frame",
-		Sent: "two thirds of a message, then the end of the stream", Expected: "the connection is closed, without AA",
+		Sent: "two thirds of a message, then the end of the stream", Expected: "a closed connection, without AA",
 		play: func(t *talk) { t.send(vt + half(t.plain())); t.halfClose(); t.untilEnd() },
 		good: []string{"(?:NAK 1, )?END"}, tolerable: []meaning{{"silence", "does not close its end"}},
 		bad: []meaning{{"(?:AA|CA).*", "ACKNOWLEDGED A MESSAGE THAT DID NOT ARRIVE: its sender forgets it"}},
 	},
 	{
 		Name: "endless-frame", Rule: "what a peer sends must be bounded: a frame that never ends", mode: whenLarge,
-		Sent: "VT and 80 MiB of text without end", Expected: "a refusal or none, and the connection is closed",
+		Sent: "VT and 80 MiB of text without end", Expected: "a refusal or none, and a closed connection",
 		play: func(t *talk) {
 			text := t.plain()
 			t.send(vt + text)
@@ -113,7 +113,7 @@ var faults = []*Scenario{
 	},
 	{
 		Name: "dripping-frame", Rule: "what a peer sends must be bounded: a frame that arrives for ever", mode: whenSlow,
-		Sent: "a message without end, a byte a second", Expected: "the connection is closed",
+		Sent: "a message without end, a byte a second", Expected: "a closed connection",
 		play: func(t *talk) {
 			t.send(vt + half(t.plain()))
 			for left := t.run.probe.slowTime(); left > 0 && t.ended == "" && t.ctx.Err() == nil; left -= dripTime {

@@ -3,6 +3,7 @@ package mllpprobe
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 const mllpR1 = "HL7 MLLP release 1: "
@@ -10,7 +11,7 @@ const mllpR1 = "HL7 MLLP release 1: "
 // framing are the scenarios of good frames, however they are cut up.
 var framing = []*Scenario{
 	{
-		Name: "plain", Rule: mllpR1 + "a block is VT, text, FS CR; each is answered by one block",
+		Name: "plain", literal: true, Rule: mllpR1 + "a block is VT, text, FS CR; each is answered by one block",
 		Sent: "a message in one write", Expected: "AA", play: func(t *talk) { t.send(frame(t.plain())); t.settle() },
 		good: []string{"AA 1"},
 		tolerable: []meaning{
@@ -83,11 +84,11 @@ var framing = []*Scenario{
 	},
 	{
 		Name: "slow-bytes", Rule: mllpR1 + "a block may take its time", mode: whenSlow,
-		Sent: "a message, 10 ms between its bytes", Expected: "AA",
+		Sent: "a message, 5 ms between its bytes", Expected: "AA",
 		play: func(t *talk) {
 			for _, b := range strings.Split(frame(t.plain()), "") {
 				t.send(b)
-				t.watch(pauseTime / 70)
+				t.watch(5 * time.Millisecond)
 			}
 			t.settle()
 		},

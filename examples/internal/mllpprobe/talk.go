@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -157,25 +158,31 @@ func (t *talk) watch(d time.Duration) {
 // pause waits for as long as a slow sender would.
 func (t *talk) pause() { t.watch(pauseTime) }
 
-// settle waits until the last message is answered, or as many answers have come
-// as messages were sent; and then for what comes too much.
+// settle waits until the last message is answered, and then for what comes too
+// much, or too late.
 func (t *talk) settle() {
 	for !t.answered() && t.next(t.run.probe.timeout()) {
 	}
-	for t.next(t.run.probe.linger()) {
-	}
+	t.rest()
 }
 
+// answered tells whether the last message is.
 func (t *talk) answered() bool {
-	if len(t.came) >= len(t.sent) {
-		return true
+	last := t.sent[len(t.sent)-1]
+	return slices.ContainsFunc(t.came, func(a answer) bool { return a.words == "" && a.id == last })
+}
+
+// atLeast waits for n answers, and for what comes right after them.
+func (t *talk) atLeast(n int) {
+	for len(t.came) < n && t.next(t.run.probe.timeout()) {
 	}
-	for _, a := range t.came[max(0, len(t.came)-3):] {
-		if a.words == "" && a.id != "" && a.id == t.sent[len(t.sent)-1] {
-			return true
-		}
+	t.rest()
+}
+
+// rest takes what still comes.
+func (t *talk) rest() {
+	for t.next(t.run.probe.linger()) {
 	}
-	return false
 }
 
 // untilEnd waits for the peer to close.
