@@ -55,7 +55,8 @@ var acknowledgements = []*Scenario{
 		good: []string{"AA 1-2"},
 		tolerable: []meaning{
 			{"AA 1-2, with the message's", "copies the message's MSH-10, which confuses whoever looks for duplicates"},
-			{"AA 1-2, without MSH-10", "answers have no MSH-10"}, closes,
+			{"AA 1-2, without MSH-10", "answers have no MSH-10"},
+			closes,
 		},
 		bad: []meaning{{"AA 1-2, with the same", "all answers have one MSH-10: who looks for duplicates drops all but the first"}},
 	},
@@ -74,8 +75,12 @@ var acknowledgements = []*Scenario{
 				value string
 				words string
 			}{
-				{3, "PROBE-TO", "other MSH-3"}, {4, "PROBE-TO-FAC", "other MSH-4"}, {5, "CAREWIRE-PROBE", "other MSH-5"}, {6, "PROBE-FAC", "other MSH-6"},
-				{11, t.run.probe.processingID(), "other MSH-11"}, {12, "2.5", "other MSH-12"},
+				{3, "PROBE-TO", "other MSH-3"},
+				{4, "PROBE-TO-FAC", "other MSH-4"},
+				{5, "CAREWIRE-PROBE", "other MSH-5"},
+				{6, "PROBE-FAC", "other MSH-6"},
+				{11, t.run.probe.processingID(), "other MSH-11"},
+				{12, "2.5", "other MSH-12"},
 			} {
 				if field(h, want.n) != want.value {
 					t.say(want.words)

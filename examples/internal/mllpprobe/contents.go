@@ -85,7 +85,8 @@ var contents = []*Scenario{
 		good: []string{"NAK [12-](?:, END)?", "END"},
 		tolerable: []meaning{
 			{"AA [12]", "answers once: whether it took both cannot be seen from here"},
-			{"AA 1-2", "takes the frame apart and answers each"}, {"AA 1, NAK 2|NAK 1, AA 2|NAK 1-2", "takes the frame apart and answers each"},
+			{"AA 1-2", "takes the frame apart and answers each"},
+			{"AA 1, NAK 2|NAK 1, AA 2|NAK 1-2", "takes the frame apart and answers each"},
 		},
 	},
 	batch("batch", "a batch of two messages", "2", "AA for the batch, or for each message, or a refusal",

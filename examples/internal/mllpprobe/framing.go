@@ -16,7 +16,8 @@ var framing = []*Scenario{
 		good: []string{"AA 1"},
 		tolerable: []meaning{
 			{"CA 1.*", "answers in enhanced mode, for which it was not asked"},
-			{"NAK 1", "refuses an ordinary message: what it does with those that it accepts cannot be seen"}, oneEach,
+			{"NAK 1", "refuses an ordinary message: what it does with those that it accepts cannot be seen"},
+			oneEach,
 		},
 	},
 	{

@@ -17,16 +17,20 @@ import (
 
 	"github.com/carewire/carewire/examples/internal/mllpprobe"
 	"github.com/carewire/carewire/internal/leakcheck"
+	"github.com/carewire/carewire/internal/memnet"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
-// listen accepts connections on a loopback port until the test ends, and has
-// each handled.
-func listen(t *testing.T, handle func(net.Conn)) string {
+// dial opens a connection to a listener of a test.
+type dial = func(context.Context) (net.Conn, error)
+
+// listen accepts connections until the test ends, has each handled, and returns
+// how to dial it. It is for the bubbles of testing/synctest, where waiting for
+// what does not come takes no time.
+func listen(t *testing.T, handle func(net.Conn)) dial {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	ln := memnet.Listen()
 	var wg sync.WaitGroup
 	t.Cleanup(func() { ln.Close(); wg.Wait() })
 	wg.Go(func() {
@@ -41,7 +45,7 @@ func listen(t *testing.T, handle func(net.Conn)) string {
 			})
 		}
 	})
-	return ln.Addr().String()
+	return func(context.Context) (net.Conn, error) { return ln.Dial() }
 }
 
 // peer is a receiver as many have been written, of which a test sets what it does
@@ -119,26 +123,29 @@ func each(answer func(text string) string) peer {
 // naive answers AA to everything that ends with FS CR.
 var naive = each(func(text string) string { return ack("AA", controlID(text)) })
 
-// dialer connects to addr, with TLS if config is not nil.
-func dialer(addr string, config *tls.Config) func(context.Context) (net.Conn, error) {
-	if config != nil {
-		return func(ctx context.Context) (net.Conn, error) {
-			return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", addr)
+// overTLS speaks TLS on what plain dials.
+func overTLS(plain dial, config *tls.Config) dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		raw, err := plain(ctx)
+		if err != nil {
+			return nil, err
 		}
+		conn := tls.Client(raw, config)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, err
+		}
+		return conn, nil
 	}
-	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", addr) }
 }
 
 // results runs a probe and returns its results, in order.
 func results(t *testing.T, p *mllpprobe.Probe, names ...string) []*mllpprobe.Result {
 	t.Helper()
-	if p.Timeout == 0 {
-		p.Timeout = 2 * time.Second
-	}
 	p.Conns = 24
 	scenarios, err := p.Scenarios(names...)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute) // of the bubble's time, mostly
 	defer cancel()
 	var all []*mllpprobe.Result
 	require.NoError(t, p.Run(ctx, scenarios, func(r *mllpprobe.Result) { all = append(all, r) }))

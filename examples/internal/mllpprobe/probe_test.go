@@ -11,22 +11,22 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/internal/mllpprobe"
+	"github.com/carewire/carewire/internal/memnet"
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/mllp"
 )
 
-// ours runs an mllp.Server until the test ends and returns its address. Without a
-// handler it accepts everything.
-func ours(t *testing.T, srv *mllp.Server) string {
+// ours runs an mllp.Server on ln until the test ends. Without a handler it
+// accepts everything.
+func ours(t *testing.T, ln net.Listener, srv *mllp.Server) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	if srv.Handler == nil {
 		srv.Handler = mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil })
 	}
@@ -36,79 +36,108 @@ func ours(t *testing.T, srv *mllp.Server) string {
 		srv.Close()
 		<-served
 	})
-	return ln.Addr().String()
 }
 
-func TestOurServerHasNoBadLine(t *testing.T) {
-	t.Parallel()
+// modes are the TLS settings of a server and its clients; nil: none.
+func modes(t *testing.T) map[string]struct{ server, client *tls.Config } {
+	t.Helper()
 	pki := testpki.NewCA(t, "Test CA")
-	server := &tls.Config{Certificates: []tls.Certificate{pki.Server("127.0.0.1").TLS()}, MinVersion: tls.VersionTLS12}
-	client := &tls.Config{RootCAs: pki.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+	server := &tls.Config{Certificates: []tls.Certificate{pki.Server("receiver").TLS()}, MinVersion: tls.VersionTLS12}
+	client := &tls.Config{RootCAs: pki.Pool(), ServerName: "receiver", MinVersion: tls.VersionTLS12}
 	mutualServer, mutualClient := server.Clone(), client.Clone()
 	mutualServer.ClientCAs, mutualServer.ClientAuth = pki.Pool(), tls.RequireAndVerifyClientCert
 	mutualClient.Certificates = []tls.Certificate{pki.Client("probe").TLS()}
 	oldServer := mutualServer.Clone()
 	oldServer.MaxVersion = tls.VersionTLS12
-	for name, tt := range map[string]struct{ server, client *tls.Config }{
+	return map[string]struct{ server, client *tls.Config }{
 		"plain": {}, "TLS": {server, client}, "mutual TLS": {mutualServer, mutualClient}, "mutual TLS 1.2": {oldServer, mutualClient},
-	} {
+	}
+}
+
+// requireNoBadLine requires that nothing is bad, and that nothing differs but what
+// package mllp says that it does not heed.
+func requireNoBadLine(t *testing.T, all []*mllpprobe.Result) {
+	t.Helper()
+	assert.Empty(t, graded(all, mllpprobe.Bad))
+	for _, line := range graded(all, mllpprobe.Differs) {
+		assert.True(t, strings.HasPrefix(line, "mode-"), line)
+	}
+}
+
+func TestOurServerHasNoBadLine(t *testing.T) {
+	for name, tt := range modes(t) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ln := memnet.Listen()
+				ours(t, ln, &mllp.Server{TLSConfig: tt.server})
+				plain := func(context.Context) (net.Conn, error) { return ln.Dial() }
+				probe := &mllpprobe.Probe{Dial: plain, Slow: true}
+				if tt.client != nil {
+					probe.Dial, probe.DialPlain = overTLS(plain, tt.client), plain
+				}
+				requireNoBadLine(t, results(t, probe))
+			})
+		})
+	}
+}
+
+func TestOurServerHasNoBadLineOnRealSockets(t *testing.T) {
+	for name, tt := range modes(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is waiting
-			addr := ours(t, &mllp.Server{TLSConfig: tt.server, FrameTimeout: 5 * time.Second})
-			probe := &mllpprobe.Probe{
-				Dial: dialer(addr, tt.client), Timeout: 10 * time.Second,
-				Large: true, Slow: tt.server == nil, SlowTime: 6 * time.Second, // the frame's time and a little
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			ours(t, ln, &mllp.Server{TLSConfig: tt.server})
+			plain := func(ctx context.Context) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
 			}
+			probe := &mllpprobe.Probe{Dial: plain, Timeout: 10 * time.Second, Large: tt.server == nil}
 			if tt.client != nil {
-				probe.DialPlain = dialer(addr, nil)
+				probe.Dial, probe.DialPlain = overTLS(plain, tt.client), plain
 			}
-			all := results(t, probe)
-			assert.Empty(t, graded(all, mllpprobe.Bad))
-			for _, line := range graded(all, mllpprobe.Differs) {
-				assert.True(t, strings.HasPrefix(line, "mode-"), "only what is documented not to be heeded may differ: %s", line)
-			}
+			requireNoBadLine(t, results(t, probe))
 		})
 	}
 }
 
 func TestANaiveReceiverFailsWhereItMust(t *testing.T) {
-	t.Parallel()
-	all := results(t, &mllpprobe.Probe{Dial: dialer(listen(t, naive.serve), nil)})
-	assert.Equal(t, []string{
-		"space-between: AA -, AA -", // it takes what is before VT for a part of the message
-		"text-between: AA -, AA -",
-		"no-cr-then-next: AA 1",
-		"fs-cr-inside: AA 1, AA -, AA 2",
-		"truncated: AA 1",
-		"empty-frame: AA -, AA 1",
-		"blank-frame: AA -, AA 1",
-		"commit-blocks: AA -, AA -, AA 1",
-		"no-msh: AA -, AA 1",
-		"json: AA -, AA 1",
-		"xml: AA -, AA 2",
-		"separators: AA -, with others",
-		"batch: AA -",
-		"batch-count: AA -",
-		"ack-as-message: AA 1-2",
-	}, graded(all, mllpprobe.Bad))
-	assert.Equal(t, []string{
-		"endless-junk: silence",
-		"no-control-id: AA -",
-		"two-msh: AA 1",
-		"ack-header: AA 1, other MSH-3, other MSH-4, other MSH-6",
-		"mode-ne-ne: AA 1-2", "mode-al-ne: AA 1-2", "mode-su-ne: AA 1-2", "mode-er-ne: AA 1-2", "mode-al-al: AA 1-2",
-		"http: silence",
-		"tls-hello: silence",
-	}, graded(all, mllpprobe.Differs))
-	for _, r := range all {
-		if r.Grade == mllpprobe.Bad {
-			assert.NotEmpty(t, r.Remark, r.Name)
+	synctest.Test(t, func(t *testing.T) {
+		all := results(t, &mllpprobe.Probe{Dial: listen(t, naive.serve)})
+		assert.Equal(t, []string{
+			"space-between: AA -, AA -", // it takes what is before VT for a part of the message
+			"text-between: AA -, AA -",
+			"no-cr-then-next: AA 1",
+			"fs-cr-inside: AA 1, AA -, AA 2",
+			"truncated: AA 1",
+			"empty-frame: AA -, AA 1",
+			"blank-frame: AA -, AA 1",
+			"commit-blocks: AA -, AA -, AA 1",
+			"no-msh: AA -, AA 1",
+			"json: AA -, AA 1",
+			"xml: AA -, AA 2",
+			"separators: AA -, with others",
+			"batch: AA -",
+			"batch-count: AA -",
+			"ack-as-message: AA 1-2",
+		}, graded(all, mllpprobe.Bad))
+		assert.Equal(t, []string{
+			"endless-junk: silence",
+			"no-control-id: AA -",
+			"two-msh: AA 1",
+			"ack-header: AA 1, other MSH-3, other MSH-4, other MSH-6",
+			"mode-ne-ne: AA 1-2", "mode-al-ne: AA 1-2", "mode-su-ne: AA 1-2", "mode-er-ne: AA 1-2", "mode-al-al: AA 1-2",
+			"http: silence",
+			"tls-hello: silence",
+		}, graded(all, mllpprobe.Differs))
+		for _, r := range all {
+			if r.Grade == mllpprobe.Bad {
+				assert.NotEmpty(t, r.Remark, r.Name)
+			}
 		}
-	}
+	})
 }
 
 func TestWhatOtherReceiversDoWrongIsFound(t *testing.T) {
-	t.Parallel()
 	plain := regexp.MustCompile(`\d+`)
 	for name, tt := range map[string]struct {
 		handle func(net.Conn)
@@ -219,108 +248,114 @@ func TestWhatOtherReceiversDoWrongIsFound(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // most of it is waiting
-			all := results(t, &mllpprobe.Probe{Dial: dialer(listen(t, tt.handle), nil), Timeout: time.Second}, tt.only...)
-			bad := graded(all, mllpprobe.Bad)
-			for i, line := range bad {
-				bad[i] = strings.NewReplacer("closed", "END", "reset", "END").Replace(line)
-				if strings.Contains(line, "bytes outside") {
-					bad[i] = plain.ReplaceAllString(line, "N")
+			synctest.Test(t, func(t *testing.T) {
+				all := results(t, &mllpprobe.Probe{Dial: listen(t, tt.handle)}, tt.only...)
+				bad := graded(all, mllpprobe.Bad)
+				for i, line := range bad {
+					bad[i] = strings.NewReplacer("closed", "END", "reset", "END").Replace(line)
+					if strings.Contains(line, "bytes outside") {
+						bad[i] = plain.ReplaceAllString(line, "N")
+					}
 				}
-			}
-			assert.Equal(t, tt.bad, bad)
+				assert.Equal(t, tt.bad, bad)
+			})
 		})
 	}
 }
 
 func TestASenderThatDoesNotReadMustNotStopTheOthers(t *testing.T) {
-	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	served := make(chan struct{})
-	go func() { // one connection after the other
-		defer close(served)
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
+	synctest.Test(t, func(t *testing.T) {
+		ln := memnet.Listen()
+		served := make(chan struct{})
+		go func() { // one connection after the other
+			defer close(served)
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				naive.serve(conn)
+				conn.Close()
 			}
-			naive.serve(conn)
-			conn.Close()
-		}
-	}()
-	t.Cleanup(func() { ln.Close(); <-served })
-	all := results(t, &mllpprobe.Probe{Dial: dialer(ln.Addr().String(), nil), Timeout: time.Second}, "unread-answers")
-	assert.Equal(t, []string{"unread-answers: others wait, AA 1-2000"}, graded(all, mllpprobe.Bad))
+		}()
+		t.Cleanup(func() { ln.Close(); <-served })
+		all := results(t, &mllpprobe.Probe{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }}, "unread-answers")
+		assert.Equal(t, []string{"unread-answers: others wait, AA 1-2000"}, graded(all, mllpprobe.Bad))
+	})
 }
 
 func TestAReceiverThatRefusesEveryMessageIsJudgedAllTheSame(t *testing.T) {
-	t.Parallel()
-	addr := ours(t, &mllp.Server{Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
-		return nil, &mllp.Nak{Code: mllp.AR, Text: "unknown sender"}
-	})})
-	all := results(t, &mllpprobe.Probe{Dial: dialer(addr, nil)})
-	assert.Empty(t, graded(all, mllpprobe.Bad))
-	assert.Contains(t, graded(all, mllpprobe.Differs), "plain: AR 1", "but it is said")
-	assert.Contains(t, graded(all, mllpprobe.OK), "thousand-in-one: AR 1-1000")
+	synctest.Test(t, func(t *testing.T) {
+		ln := memnet.Listen()
+		ours(t, ln, &mllp.Server{Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
+			return nil, &mllp.Nak{Code: mllp.AR, Text: "unknown sender"}
+		})})
+		all := results(t, &mllpprobe.Probe{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
+		assert.Empty(t, graded(all, mllpprobe.Bad))
+		assert.Contains(t, graded(all, mllpprobe.Differs), "plain: AR 1", "but it is said")
+		assert.Contains(t, graded(all, mllpprobe.OK), "thousand-in-one: AR 1-1000")
+	})
 }
 
 func TestPlaintextThatATLSPortServesIsFound(t *testing.T) {
-	t.Parallel()
-	all := results(t, &mllpprobe.Probe{Dial: dialer(listen(t, naive.serve), nil), DialPlain: dialer(listen(t, naive.serve), nil)}, "plaintext")
-	assert.Equal(t, []string{"plaintext: AA 1"}, graded(all, mllpprobe.Bad))
+	synctest.Test(t, func(t *testing.T) {
+		all := results(t, &mllpprobe.Probe{Dial: listen(t, naive.serve), DialPlain: listen(t, naive.serve)}, "plaintext")
+		assert.Equal(t, []string{"plaintext: AA 1"}, graded(all, mllpprobe.Bad))
+	})
 }
 
 func TestNothingThatThePeerSaysIsRepeated(t *testing.T) {
-	t.Parallel()
-	canary := func(text string) string {
-		return "CANARY outside\vMSH|^~\\&|CANARY|CANARY|CANARY|CANARY|CANARY||CANARY|CANARY|CANARY|CANARY\rMSA|CANARY|CANARY|CANARY\rMSA|AA|CANARY " +
-			controlID(text) + "|CANARY\r\x1c\r"
-	}
-	for _, r := range results(t, &mllpprobe.Probe{Dial: dialer(listen(t, each(canary).serve), nil), Timeout: 300 * time.Millisecond}) {
-		assert.NotContains(t, fmt.Sprint(*r), "CANARY", r.Name)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		canary := func(text string) string {
+			return "CANARY outside\vMSH|^~\\&|CANARY|CANARY|CANARY|CANARY|CANARY||CANARY|CANARY|CANARY|CANARY\rMSA|CANARY|CANARY|CANARY\rMSA|AA|CANARY " +
+				controlID(text) + "|CANARY\r\x1c\r"
+		}
+		for _, r := range results(t, &mllpprobe.Probe{Dial: listen(t, each(canary).serve)}) {
+			assert.NotContains(t, fmt.Sprint(*r), "CANARY", r.Name)
+		}
+	})
 }
 
 func TestEveryMessageSaysThatItIsSynthetic(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	var texts []string
-	record := peer{answers: func(completed []string) (answers []string) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, text := range completed {
-			texts = append(texts, text)
-			answers = append(answers, ack("AA", controlID(text)))
-		}
-		return answers
-	}}
-	results(t, &mllpprobe.Probe{Dial: dialer(listen(t, record.serve), nil), ProcessingID: "D"})
-	require.Greater(t, len(texts), 3000)
-	header := regexp.MustCompile(`(?:^|\v|\xbf|\r)MSH[^\r]*`)
-	ids := map[string]int{}
-	for _, text := range texts {
-		for _, line := range header.FindAllString(strings.ReplaceAll(text, "\n", "\r"), -1) {
-			if strings.HasPrefix(line[strings.Index(line, "MSH"):], "MSH#") {
-				continue // the other separators
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var texts []string
+		record := peer{answers: func(completed []string) (answers []string) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, text := range completed {
+				texts = append(texts, text)
+				answers = append(answers, ack("AA", controlID(text)))
 			}
-			fields := strings.Split(line, "|")
-			require.Greater(t, len(fields), 11, line)
-			assert.Equal(t, "CAREWIRE-PROBE", fields[2])
-			assert.Equal(t, "D", fields[10])
-			ids[fields[9]]++
+			return answers
+		}}
+		results(t, &mllpprobe.Probe{Dial: listen(t, record.serve), ProcessingID: "D"})
+		require.Greater(t, len(texts), 3000)
+		header := regexp.MustCompile(`(?:^|\v|\xbf|\r)MSH[^\r]*`)
+		ids := map[string]int{}
+		for _, text := range texts {
+			for _, line := range header.FindAllString(strings.ReplaceAll(text, "\n", "\r"), -1) {
+				if strings.HasPrefix(line[strings.Index(line, "MSH"):], "MSH#") {
+					continue // the other separators
+				}
+				fields := strings.Split(line, "|")
+				require.Greater(t, len(fields), 11, line)
+				assert.Equal(t, "CAREWIRE-PROBE", fields[2])
+				assert.Equal(t, "D", fields[10])
+				ids[fields[9]]++
+			}
+			assert.NotContains(t, text, "PID|1||||", "PID-5 stays empty")
 		}
-		assert.NotContains(t, text, "PID|1||||", "PID-5 stays empty")
-	}
-	for id, n := range ids {
-		if id != "" {
-			assert.LessOrEqual(t, n, 2, "control ids are used once, but for the duplicate")
+		for id, n := range ids {
+			if id != "" {
+				assert.LessOrEqual(t, n, 2, "control ids are used once, but for the duplicate")
+			}
 		}
-	}
+	})
 }
 
 func TestScenariosFitTheListener(t *testing.T) {
-	dial := dialer("127.0.0.1:1", nil)
+	dial := func(context.Context) (net.Conn, error) { return nil, net.ErrClosed }
 	names := func(p *mllpprobe.Probe) (names []string) {
 		scenarios, err := p.Scenarios()
 		require.NoError(t, err)
@@ -351,15 +386,17 @@ func TestScenariosFitTheListener(t *testing.T) {
 }
 
 func TestARunEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	p := &mllpprobe.Probe{Dial: dialer(listen(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }), nil), Timeout: time.Minute}
-	scenarios, err := p.Scenarios()
-	require.NoError(t, err)
-	began := time.Now()
-	err = p.Run(ctx, scenarios, func(r *mllpprobe.Result) { t.Errorf("%s was cut short", r.Name) })
-	assert.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.Less(t, time.Since(began), 30*time.Second)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		p := &mllpprobe.Probe{Dial: listen(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }), Timeout: time.Minute}
+		scenarios, err := p.Scenarios()
+		require.NoError(t, err)
+		began := time.Now()
+		err = p.Run(ctx, scenarios, func(r *mllpprobe.Result) { t.Errorf("%s was cut short", r.Name) })
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 100*time.Millisecond, time.Since(began))
+	})
 }
 
 func TestWithoutAListenerThereAreNoResults(t *testing.T) {

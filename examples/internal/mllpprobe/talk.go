@@ -15,11 +15,12 @@ import (
 // it is owned by the goroutine that runs the scenario.
 type talk struct {
 	// static after construction
-	ctx  context.Context //nolint:containedctx // a talk lives as long as one call of Run
-	run  *run
-	conn net.Conn
-	in   chan chunk    // from the reader
-	done chan struct{} // closed by close
+	ctx     context.Context //nolint:containedctx // a talk lives as long as one call of Run
+	run     *run
+	conn    net.Conn
+	in      chan chunk    // from the reader
+	done    chan struct{} // closed by close
+	unwatch func() bool   // ends the wait for the end of ctx, which closes conn
 
 	reader  sync.WaitGroup
 	reading bool
@@ -43,11 +44,14 @@ func (r *run) connect(ctx context.Context, dial func(context.Context) (net.Conn,
 	if err != nil {
 		return nil, err
 	}
-	return &talk{ctx: ctx, run: r, conn: conn, in: make(chan chunk), done: make(chan struct{})}, nil
+	t := &talk{ctx: ctx, run: r, conn: conn, in: make(chan chunk), done: make(chan struct{})}
+	t.unwatch = context.AfterFunc(ctx, func() { conn.Close() })
+	return t, nil
 }
 
 // close ends the talk.
 func (t *talk) close() {
+	t.unwatch()
 	close(t.done)
 	t.conn.Close()
 	t.reader.Wait()
@@ -87,8 +91,24 @@ func (t *talk) send(pieces ...string) {
 	}
 }
 
+// write writes a piece and meanwhile takes what comes: a peer may stop reading
+// until its answers are read.
 func (t *talk) write(piece string) bool {
-	_ = t.conn.SetWriteDeadline(time.Now().Add(t.run.probe.timeout())) // fails only on a connection that has ended
+	written := make(chan bool, 1)
+	go func() { written <- t.put(piece, t.run.probe.timeout()) }()
+	for {
+		select {
+		case ok := <-written:
+			return ok
+		case c := <-t.in:
+			t.take(c)
+		}
+	}
+}
+
+// put writes a piece within d. It may be called from another goroutine.
+func (t *talk) put(piece string, d time.Duration) bool {
+	_ = t.conn.SetWriteDeadline(time.Now().Add(d)) // fails only on a connection that has ended
 	_, err := t.conn.Write([]byte(piece))
 	return err == nil
 }
@@ -101,8 +121,6 @@ func (t *talk) sendLong(text string, n int) {
 	for ; n > 0 && t.ended == ""; n -= len(block) {
 		if !t.write(block[:min(n, len(block))]) {
 			return
-		}
-		for t.next(0) {
 		}
 	}
 }
@@ -122,36 +140,33 @@ func (t *talk) next(d time.Duration) bool {
 	t.listen()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	var c chunk
-	if d <= 0 {
-		select {
-		case c = <-t.in:
-		default:
-			return false
-		}
-	} else {
-		select {
-		case c = <-t.in:
-		case <-timer.C:
-			return false
-		case <-t.ctx.Done():
-			return false
-		}
+	select {
+	case c := <-t.in:
+		t.take(c)
+		return true
+	case <-timer.C:
+		return false
+	case <-t.ctx.Done():
+		return false
 	}
+}
+
+// take takes what one read has brought.
+func (t *talk) take(c chunk) {
 	t.came = append(t.came, t.parser.feed(c.data)...)
-	if c.err != nil {
-		t.came = append(t.came, t.parser.end()...)
-		t.ended = "closed"
-		if errors.Is(c.err, syscall.ECONNRESET) {
-			t.ended = "reset"
-		}
+	if c.err == nil {
+		return
 	}
-	return true
+	t.came = append(t.came, t.parser.end()...)
+	t.ended = "closed"
+	if errors.Is(c.err, syscall.ECONNRESET) {
+		t.ended = "reset"
+	}
 }
 
 // watch takes what comes within d.
 func (t *talk) watch(d time.Duration) {
-	for end := time.Now().Add(d); t.next(time.Until(end)) || t.ended == "" && time.Now().Before(end) && t.ctx.Err() == nil; {
+	for end := time.Now().Add(d); t.next(time.Until(end)); {
 	}
 }
 
