@@ -70,9 +70,16 @@ func (p *parser) feed(data []byte) (answers []answer) {
 
 // skip notes bytes outside of frames. White space and NUL do no harm there.
 func (p *parser) skip(data []byte) {
-	data = bytes.Trim(data, " \t\r\n\x00")
-	p.outside += len(data)
-	p.first = append(p.first, data[:min(len(data), 8-len(p.first))]...)
+	for _, c := range data {
+		switch c {
+		case ' ', '\t', '\r', '\n', 0:
+			continue
+		}
+		p.outside++
+		if len(p.first) < 8 {
+			p.first = append(p.first, c)
+		}
+	}
 }
 
 // flush tells of what came outside of frames.

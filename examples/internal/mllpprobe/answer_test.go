@@ -3,6 +3,7 @@ package mllpprobe
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -25,6 +26,7 @@ func TestWhatComesIsPutIntoWords(t *testing.T) {
 		"white space between":           {"\r\n" + head + "MSA|AA|1\r\x1c\r\n\x00", "AA 1"},
 		"bytes before":                  {"OK\r" + head + "MSA|AA|1\r\x1c\r", "2 bytes outside a frame, AA 1"},
 		"bytes after":                   {head + "MSA|AA|1\r\x1c\rOK", "AA 1, 2 bytes outside a frame"},
+		"white space among them":        {"O K \r\x00!", "3 bytes outside a frame"},
 		"no end":                        {head + "MSA|AA|1\r\x1c", "part of a frame"},
 		"an empty frame":                {"\v\x1c\r", "a frame without MSH"},
 		"a segment that begins as MSA":  {head + "MSAX|AA|1\r\x1c\r", "a frame without MSA"},
@@ -64,15 +66,31 @@ func FuzzOutcomeDoesNotDependOnReads(f *testing.F) {
 	})
 }
 
-func TestTheBetterReadingOfARefusalCounts(t *testing.T) {
-	s := &Scenario{good: []string{"AA 1-2"}, tolerable: []meaning{{"NAK 1, AA 2", "refuses"}}, bad: []meaning{{"AA 1", "lost"}}}
-	for came, want := range map[string]Grade{"AA 1-2": OK, "AR 1-2": OK, "AE 1, AA 2": Differs, "AE 1, AR 2": Differs, "AA 1": Bad, "AR 1": Bad, "": Bad} {
-		grade, _ := s.judge(came, "AR")
+func TestTheBestReadingOfARefusalCounts(t *testing.T) {
+	s := &Scenario{good: []string{"AA 1-2", "AR 1, AA 3"}, tolerable: []meaning{{"NAK 1, AA 2", "refuses"}}, bad: []meaning{{"AA 1", "lost"}}}
+	answers := func(words string) *talk {
+		peer := &talk{sent: []string{"1", "2", "3"}}
+		for word := range strings.SplitSeq(words, ", ") {
+			code, id, _ := strings.Cut(word, " ")
+			peer.came = append(peer.came, answer{code: code, id: id})
+		}
+		return peer
+	}
+	for came, want := range map[string]Grade{
+		"AA 1, AA 2": OK, "AR 1, AR 2": OK, "AR 1, AA 2": OK, "AR 1, AR 3": OK, "AE 1, AA 2": Differs, "AE 1, AR 2": Differs, "AA 1": Bad, "AR 1": Bad, "AR 2, AR 1": Bad,
+	} {
+		peer := answers(came)
+		grade, _ := s.judge(peer.outcome(), peer.readings("AR")...)
 		assert.Equal(t, want, grade, came)
 	}
-	grade, remark := s.judge("AR 1-2", "")
-	assert.Equal(t, Bad, grade, "if the ordinary message was taken")
+	peer := answers("AR 1, AR 2")
+	assert.Empty(t, peer.readings(""), "the ordinary message was taken")
+	grade, remark := s.judge(peer.outcome())
+	assert.Equal(t, Bad, grade)
 	assert.Empty(t, remark)
+	s.literal = true
+	grade, _ = s.judge(peer.outcome(), peer.readings("AR")...)
+	assert.Equal(t, Bad, grade)
 }
 
 func TestEveryPatternCompiles(t *testing.T) {
@@ -84,7 +102,7 @@ func TestEveryPatternCompiles(t *testing.T) {
 			match(m.pattern, "")
 			assert.NotEmpty(t, m.remark, s.Name)
 		}
-		grade, _ := s.judge("no connection", "")
+		grade, _ := s.judge("no connection")
 		assert.Equal(t, Bad, grade, s.Name)
 	}
 }

@@ -87,7 +87,7 @@ var framing = []*Scenario{
 		Name: "slow-bytes", Rule: mllpR1 + "a block may take its time", mode: whenSlow,
 		Sent: "a message, 5 ms between its bytes", Expected: "AA",
 		play: func(t *talk) {
-			for _, b := range strings.Split(frame(t.plain()), "") {
+			for b := range strings.SplitSeq(frame(t.plain()), "") {
 				t.send(b)
 				t.watch(5 * time.Millisecond)
 			}

@@ -189,7 +189,7 @@ func (r *run) try(ctx context.Context, s *Scenario) *Result {
 		s.play(t)
 		t.close()
 		result.Came = t.outcome()
-		result.Grade, result.Remark = s.judge(result.Came, r.baseline)
+		result.Grade, result.Remark = s.judge(result.Came, t.readings(r.baseline)...)
 	}
 	result.Took = time.Since(began)
 	return result

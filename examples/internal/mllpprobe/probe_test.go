@@ -285,16 +285,18 @@ func TestASenderThatDoesNotReadMustNotStopTheOthers(t *testing.T) {
 }
 
 func TestAReceiverThatRefusesEveryMessageIsJudgedAllTheSame(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ln := memnet.Listen()
-		ours(t, ln, &mllp.Server{Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
-			return nil, &mllp.Nak{Code: mllp.AR, Text: "unknown sender"}
-		})})
-		all := results(t, &mllpprobe.Probe{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
-		assert.Empty(t, graded(all, mllpprobe.Bad))
-		assert.Contains(t, graded(all, mllpprobe.Differs), "plain: AR 1", "but it is said")
-		assert.Contains(t, graded(all, mllpprobe.OK), "thousand-in-one: AR 1-1000")
-	})
+	for _, code := range []mllp.AckCode{mllp.AR, mllp.AE} {
+		synctest.Test(t, func(t *testing.T) {
+			ln := memnet.Listen()
+			ours(t, ln, &mllp.Server{Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
+				return nil, &mllp.Nak{Code: code, Text: "unknown sender"}
+			})})
+			all := results(t, &mllpprobe.Probe{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
+			assert.Empty(t, graded(all, mllpprobe.Bad))
+			assert.Contains(t, graded(all, mllpprobe.Differs), "plain: "+string(code)+" 1", "but it is said")
+			assert.Contains(t, graded(all, mllpprobe.OK), "thousand-in-one: "+string(code)+" 1-1000")
+		})
+	}
 }
 
 func TestPlaintextThatATLSPortServesIsFound(t *testing.T) {

@@ -221,3 +221,23 @@ func (t *talk) outcome() string {
 	t.came = append(t.came, t.parser.end()...)
 	return outcome(t.sent, t.came, t.ended)
 }
+
+// readings are other outcomes that what came may stand for. Where the peer refuses
+// even the ordinary message, with the code baseline, that code may mean AA: in
+// all of its answers, or in those after the first ones, which it refuses for what
+// the scenario did.
+func (t *talk) readings(baseline string) (all []string) {
+	if baseline == "" {
+		return nil
+	}
+	for literal := range min(3, len(t.came)) {
+		came := slices.Clone(t.came)
+		for i := range came[literal:] {
+			if a := &came[literal+i]; a.words == "" && a.code == baseline {
+				a.code = "AA"
+			}
+		}
+		all = append(all, outcome(t.sent, came, t.ended))
+	}
+	return all
+}
