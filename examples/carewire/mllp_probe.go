@@ -54,10 +54,7 @@ func (c *mllpProbeCmd) Run(ctx context.Context, s *streams) error {
 	if !c.TLS && !isLoopback(c.Address) {
 		s.note("without --tls the messages travel in the clear")
 	}
-	report := &conformance{streams: s, json: c.JSON, bar: &progress{}}
-	if !isTerminal(s.out) || isTerminal(s.err) {
-		report.bar = s.progress(len(scenarios), "probing")
-	}
+	report := &conformance{streams: s, json: c.JSON, bar: s.progress(len(scenarios), "probing")}
 	began := time.Now()
 	err = probe.Run(ctx, scenarios, report.add)
 	report.bar.clear()
