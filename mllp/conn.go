@@ -64,6 +64,7 @@ type conn struct {
 	sender *SenderRule // for the client; nil: none
 	buf    *buffer     // under rd.buf; nil before the first read
 	likely int         // length of the next frame, from those before
+	quick  quickAck
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte

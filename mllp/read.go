@@ -34,8 +34,12 @@ func (c *conn) Read(p []byte) (int, error) {
 				continue // Drain, recheck or fail may have come before, and its waking been undone
 			}
 		}
+		if c.rd.in {
+			c.quick.before(c.raw)
+		}
 		n, err := c.net.Read(p[:min(len(p), readChunk)])
 		if n > 0 {
+			c.quick.after(n)
 			c.received = true
 			c.setBusy(true)
 			if c.lanes == nil { // beside others, it says nothing of the last one
