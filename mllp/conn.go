@@ -214,6 +214,7 @@ func (c *conn) close(ctx context.Context, err error) {
 		e.Reason, e.Err = ce.reason, ce.err
 		if ce.reason == ReasonTLSWithdrawn {
 			e.Certificate = c.req.Identity.certificate()
+			c.gentle = c.unread.code != "" // or what the client has sent since would cost it its answer
 		}
 	case errors.Is(err, errIdleTooLong):
 		e.Reason = ReasonIdleTimeout
