@@ -250,6 +250,7 @@ func TestAKeyThatPanicsEndsItsConnectionAlone(t *testing.T) {
 		assert.Equal(t, "end", c.hear())
 		other.say(frame(msgA))
 		assert.Equal(t, "AA id1", other.hear())
+		synctest.Wait()
 		assert.Equal(t, []string{"handler_failed panic", "closed panic"}, s.told())
 		assert.NotContains(t, s.log.String(), "Canary")
 	})
