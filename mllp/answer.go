@@ -12,7 +12,7 @@ type outcome struct {
 	text  string
 	reply []byte // the handler's own; nil: one is made from code and text
 
-	silent bool            // ErrNoReply
+	silent bool            // ErrNoReply, or late and not to be answered
 	late   <-chan struct{} // not nil: the handler's time was over; closed when it has returned
 	took   time.Duration   // measured if anybody wants to know
 }
@@ -65,7 +65,7 @@ func (x *exchange) serveInTime(ctx context.Context, h Handler, began time.Time) 
 	e := x.event(EventHandlerFailed)
 	e.Reason = ReasonTimeout
 	x.cfg.tell(ctx, e)
-	return outcome{code: AE, text: "timeout", late: done}
+	return outcome{code: AE, text: "timeout", late: done, silent: x.cfg.late == PolicyClose}
 }
 
 // judge says what follows from the result of a handler that was called at began.

@@ -148,6 +148,7 @@ func TestAnUnknownCharacterSetIsToldAndTheBytesAreDelivered(t *testing.T) {
 		answer := c.rawAnswer()
 		assert.Contains(t, answer, "||||||klingon\rMSA|AA|id1\r", "the acknowledgement is in the message's set")
 		assert.Contains(t, c.rawAnswer(), "||||||UNICODE UTF-8\rMSA|AA|id1\r")
+		synctest.Wait()
 		assert.Equal(t, []string{text, known}, s.delivered())
 		assert.Equal(t, []string{"tolerated unknown_charset"}, s.told())
 		assert.NotContains(t, s.log.String(), "klingon")

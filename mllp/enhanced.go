@@ -218,6 +218,7 @@ type ackConfig struct {
 	parallel    int         // messages of a connection in hand at a time
 	replay      ReplayStore // nil: off
 	duplicateID Policy
+	late        Policy
 	replays     *replays
 }
 
@@ -230,6 +231,7 @@ func (s *Server) ackConfig() ackConfig {
 		parallel:    max(s.Parallel, 1),
 		replay:      s.Replay,
 		duplicateID: s.DuplicateID.or(PolicyReject),
+		late:        s.Late.or(PolicyError),
 		replays:     &s.replays,
 	}
 }

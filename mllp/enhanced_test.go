@@ -323,6 +323,27 @@ func TestALateResultIsAnswerToNothing(t *testing.T) {
 	})
 }
 
+func TestALateMessageIsNotAnsweredWhereThePolicyIsClose(t *testing.T) {
+	for name, srv := range map[string]*mllp.Server{"one by one": {}, "in parallel": {Key: patientOf, Parallel: 4}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serve(t, &mllp.Server{
+					Key: srv.Key, Parallel: srv.Parallel, HandlerTimeout: time.Second, Late: mllp.PolicyClose,
+					Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
+						time.Sleep(time.Minute)
+						return nil, nil
+					}),
+				})
+				c := s.call()
+				c.say(frame(keyed("m1", "p1")))
+				assert.Equal(t, "end", c.hear())
+				synctest.Wait()
+				assert.Equal(t, []string{"handler_failed timeout", "closed no_reply"}, s.told())
+			})
+		})
+	}
+}
+
 func TestEnhancedModeAllocatesNoMoreThanOriginalMode(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -236,6 +236,26 @@ func TestALateHandlerHoldsUpOnlyItsOwnKey(t *testing.T) {
 	})
 }
 
+func TestAKeyThatPanicsEndsItsConnectionAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, &mllp.Server{Parallel: 4, Key: func(r *mllp.Request) []byte {
+			if string(r.Header.ControlID) == "id2" {
+				panic(canary)
+			}
+			return r.Header.ControlID
+		}})
+		c, other := s.call(), s.call()
+		c.say(frame(msgA) + frame(msgB))
+		assert.Equal(t, "AA id1", c.hear())
+		assert.Equal(t, "end", c.hear())
+		other.say(frame(msgA))
+		assert.Equal(t, "AA id1", other.hear())
+		synctest.Wait()
+		assert.Equal(t, []string{"handler_failed panic", "closed panic"}, s.told())
+		assert.NotContains(t, s.log.String(), "Canary")
+	})
+}
+
 func TestWithoutMemoryForCopiesMessagesAreHandledOneByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 100 << 10

@@ -42,6 +42,7 @@ func TestARepeatedMessageIsAnsweredAsBeforeWithoutTheHandler(t *testing.T) {
 		again.say(frame(msgA) + frame(msgB))
 		assert.Equal(t, answer, again.rawAnswer())
 		assert.Equal(t, "AA id2", again.hear())
+		synctest.Wait()
 		assert.Equal(t, []string{msgA, msgB}, s.delivered())
 		assert.Equal(t, []string{"replayed", "replayed"}, s.told())
 		time.Sleep(25 * time.Hour)
@@ -68,6 +69,7 @@ func TestAnotherMessageWithTheSameIDFollowsThePolicy(t *testing.T) {
 				c.say(frame(msgA) + frame(other))
 				assert.Equal(t, "AA id1", c.hear())
 				assert.Equal(t, tc.want, c.hear())
+				synctest.Wait()
 				if tc.taken {
 					assert.Equal(t, []mllp.Flags{0, mllp.DuplicateID}, flags)
 				} else {
@@ -252,6 +254,7 @@ func TestAReplayStoreThatFails(t *testing.T) {
 				c := s.call()
 				c.say(frame(msgA))
 				assert.Equal(t, tc.want, c.hear())
+				synctest.Wait()
 				assert.Len(t, s.delivered(), tc.delivered)
 				assert.Equal(t, []string{"handler_failed"}, s.told())
 				assert.NotContains(t, s.log.String(), "Canary")

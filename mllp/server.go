@@ -182,9 +182,10 @@ type Server struct {
 	// WriteTimeout limits the writing of one reply; it may take up to a second
 	// more. If zero, 10 s; negative means no limit.
 	WriteTimeout time.Duration
-	// HandlerTimeout limits the handler. After it the handler's context ends, AE
-	// is sent, and what the handler returns later is discarded; the next message
-	// of the connection waits for it. If zero or negative, there is no limit.
+	// HandlerTimeout limits each call of Handler and of Application. After it the
+	// context of the call ends, AE is sent (see Late), and what is returned later
+	// is discarded; the next message of the connection waits for it. If zero or
+	// negative, there is no limit.
 	HandlerTimeout time.Duration
 	// DrainTimeout limits the end of the Server: see Serve. If zero, 30 s;
 	// negative means no limit.
@@ -259,6 +260,10 @@ type Server struct {
 	// of the same sender had: reject (the default), error or deliver.
 	DuplicateID Policy
 
+	// Late is for messages whose handler did not return within HandlerTimeout: error
+	// (the default), or close, without an answer.
+	Late Policy
+
 	// Quarantine, if not nil, is called for each frame that does not reach the
 	// handler, in the connection's goroutine, which waits for it: each bad_frame and
 	// rejected event, after the answer if there is one.
@@ -309,6 +314,7 @@ func (s *Server) Validate() error {
 		{"NoControlID", s.NoControlID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
 		{"MultipleMSH", s.MultipleMSH, []Policy{PolicyReject, PolicyDeliver}},
 		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver, PolicyPerMessage, PolicyBatch, PolicyLast}},
+		{"Late", s.Late, []Policy{PolicyError, PolicyClose}},
 		{"DuplicateID", s.DuplicateID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
 		{"Truncated", s.Truncated, []Policy{PolicyResync, PolicyClose}},
 	} {
