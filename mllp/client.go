@@ -383,8 +383,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 
 // Close ends all connections. Messages under way become Unknown, those that wait
 // for their turn or for a connection NotSent. It returns when all that the
-// Client has started has come to an end, which with TLS may take 5 s if the
-// receiver does not read. The error is always nil.
+// Client has started has come to an end, which with TLS or MatchNone may take 5 s
+// if the receiver does not read. The error is always nil.
 func (c *Client) Close() error {
 	c.stop()
 	c.mu.Lock()
