@@ -94,10 +94,10 @@ func TestWithSeveralWindowsAMessageTakesTheFirstRoom(t *testing.T) {
 		for _, id := range []string{"A", "B", "C", "D", "E"} {
 			results = append(results, post(t.Context(), c, id))
 		}
-		for i, seconds := range []time.Duration{10, 1, 20, 2, 3} {
+		for i, took := range []time.Duration{10 * time.Second, time.Second, 20 * time.Second, 2 * time.Second, 3 * time.Second} {
 			s := <-results[i]
 			require.NoError(t, s.err)
-			assert.Equal(t, seconds*time.Second, s.took)
+			assert.Equal(t, took, s.took)
 		}
 	})
 }
