@@ -240,12 +240,19 @@ func (c *Client) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 		return nil, cutShort(err, nil)
 	}
 	for attempt := 1; ; attempt++ {
-		reply, held, failure := c.try(ctx, l, msg)
+		var reply *Reply
+		k, failure := c.connect(ctx, &l, msg)
+		held := l != nil
+		if failure == nil {
+			reply, held, failure = c.try(ctx, k, msg)
+		}
 		if failure == nil || !c.again(ctx, failure, attempt) {
-			c.release(l, held)
+			if l != nil {
+				c.release(l, held)
+			}
 			return reply, failure
 		}
-		if !held {
+		if l != nil && !held {
 			c.release(l, false)
 			l = nil
 		}
@@ -297,16 +304,12 @@ func cutShort(err error, last *SendError) *SendError {
 
 // try sends msg once. held reports whether the caller still holds the lane: with
 // a window it is given up as soon as the message is written.
-func (c *Client) try(ctx context.Context, l *lane, msg []byte) (reply *Reply, held bool, failure *SendError) {
-	k, failure := c.connect(ctx, l, msg)
-	if failure != nil {
-		return nil, true, failure
-	}
+func (c *Client) try(ctx context.Context, k *link, msg []byte) (reply *Reply, held bool, failure *SendError) {
 	held = true
 	f, reply, failure := k.conn.launch(ctx, msg)
 	if f != nil {
 		if c.window > 1 {
-			c.handBack(l)
+			c.handBack(k.lane)
 			held = false
 		}
 		reply, failure = k.conn.await(ctx, f)
@@ -383,8 +386,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 
 // Close ends all connections. Messages under way become Unknown, those that wait
 // for their turn or for a connection NotSent. It returns when all that the
-// Client has started has come to an end, which with TLS may take 5 s if the
-// receiver does not read. The error is always nil.
+// Client has started has come to an end, which with TLS or MatchNone may take 5 s
+// if the receiver does not read. The error is always nil.
 func (c *Client) Close() error {
 	c.stop()
 	c.mu.Lock()

@@ -39,8 +39,9 @@ func fullJitter(steps int, shortest, longest time.Duration) time.Duration {
 }
 
 // mayDial waits until a dial is permitted; after failures that is one at a time,
-// and calm is false. The end of the dial, or settle, must follow.
-func (c *Client) mayDial(ctx context.Context) (calm bool, failure *SendError) {
+// and calm is false. The end of the dial, or settle, must follow. But if another
+// lane is connected it does not wait for the end of a back-off: elsewhere is true.
+func (c *Client) mayDial(ctx context.Context) (calm, elsewhere bool, failure *SendError) {
 	for {
 		c.mu.Lock()
 		g := &c.gate
@@ -49,12 +50,15 @@ func (c *Client) mayDial(ctx context.Context) (calm bool, failure *SendError) {
 		case g.fault != nil && (wait > 0 || g.probing):
 			failure = unreachable(g.fault)
 			c.mu.Unlock()
-			return false, failure
+			return false, false, failure
+		case g.failures > 0 && (wait > 0 || g.probing) && c.connectedLocked():
+			c.mu.Unlock()
+			return false, true, nil
 		case wait <= 0 && !g.probing:
 			calm = g.failures == 0
 			g.probing = !calm
 			c.mu.Unlock()
-			return calm, nil
+			return calm, false, nil
 		case wait <= 0: // the end of the other's dial is a change
 			wait = c.maxBackoff
 		}
@@ -62,9 +66,9 @@ func (c *Client) mayDial(ctx context.Context) (calm bool, failure *SendError) {
 		c.mu.Unlock()
 		if err := c.sleepOr(ctx, changed, wait); err != nil {
 			if last != nil {
-				return false, unreachable(cutShort(err, last))
+				return false, false, unreachable(cutShort(err, last))
 			}
-			return false, unreachable(cutShort(err, nil))
+			return false, false, unreachable(cutShort(err, nil))
 		}
 	}
 }
@@ -145,6 +149,7 @@ func (c *Client) proven(k *link) {
 	c.mu.Lock()
 	g := &c.gate
 	g.failures, g.steps, g.last, g.fault, g.notBefore = 0, 0, nil, nil, time.Time{}
+	c.settleLocked()
 	told := c.noteLocked()
 	c.serveLocked() // lanes that are not connected may be now
 	c.mu.Unlock()

@@ -462,8 +462,8 @@ func (c *Conn) Err() error {
 }
 
 // Close ends the Conn. Messages under way become Unknown. It waits until all
-// that belongs to the Conn has come to an end, which with TLS may take 5 s if
-// the peer does not read. The error is always nil, also if the Conn had ended.
+// that belongs to the Conn has come to an end, which with TLS or MatchNone may
+// take 5 s if the peer does not read. The error is always nil, also if the Conn had ended.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	open := c.err == nil

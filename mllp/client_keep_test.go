@@ -267,6 +267,7 @@ func TestAConnectionThatIsNotWantedDoesNotHoldUpTheOthers(t *testing.T) {
 		c := newClient(t, n, &mllp.Client{Conns: 3})
 		_, err := c.Send(t.Context(), adt("first"))
 		require.NoError(t, err)
+		began := time.Now()
 		var results []<-chan sent
 		for range 60 {
 			results = append(results, post(t.Context(), c, "M"))
@@ -279,7 +280,37 @@ func TestAConnectionThatIsNotWantedDoesNotHoldUpTheOthers(t *testing.T) {
 			}
 		}
 		assert.LessOrEqual(t, unknown, n.dialed()-1)
+		assert.LessOrEqual(t, time.Since(began), 60*time.Second, "as if there were but the one connection")
 		assert.LessOrEqual(t, n.dialed(), 16, "in a minute, though the first connection brings an acknowledgement every second")
+	})
+}
+
+func TestAConnectionThatFailedOnceIsTriedAgainBesideTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		conns := 0
+		n.up(func(p *peer) {
+			if conns++; conns == 2 {
+				return
+			}
+			p.serve(func(id string) string {
+				time.Sleep(time.Second)
+				return answer(mllp.AA, id)
+			})
+		})
+		c := newClient(t, n, &mllp.Client{Conns: 2})
+		began := time.Now()
+		var results []<-chan sent
+		for range 60 {
+			results = append(results, post(t.Context(), c, "M"))
+		}
+		for _, ch := range results {
+			if s := <-ch; s.err != nil {
+				failed(t, s.err, mllp.Unknown)
+			}
+		}
+		assert.Less(t, time.Since(began), 35*time.Second, "two at a time, but for the beginning")
+		assert.Equal(t, 2, c.Health().Conns)
 	})
 }
 

@@ -97,10 +97,10 @@ func (c *Client) acquire(ctx context.Context, from *lane) (*lane, error) {
 
 // pickLocked takes the best lane for a message: of those with room the one with
 // the fewest messages, connected rather than not. A lane that has to be connected
-// first is none while connecting fails and other lanes are connected.
+// first is none while it would have to wait, and other lanes are connected.
 func (c *Client) pickLocked() *lane {
 	var best *lane
-	waits := c.gate.failures > 0 && slices.ContainsFunc(c.lanes, func(l *lane) bool { return l.link != nil })
+	waits := c.gate.failures > 0 && (c.gate.probing || time.Until(c.gate.notBefore) > 0) && c.connectedLocked()
 	for _, l := range c.lanes {
 		switch {
 		case l.taken || l.flying >= c.window || l.link == nil && waits:
@@ -113,6 +113,11 @@ func (c *Client) pickLocked() *lane {
 		best.flying++
 	}
 	return best
+}
+
+// connectedLocked reports whether there is a connection.
+func (c *Client) connectedLocked() bool {
+	return slices.ContainsFunc(c.lanes, func(l *lane) bool { return l.link != nil })
 }
 
 // serveLocked gives the lanes that are free to those that wait.
@@ -171,26 +176,38 @@ func sleep(ctx context.Context, stopping <-chan struct{}, d time.Duration) error
 	}
 }
 
-// connect returns the link of l, which the caller holds, after making it if need be.
-func (c *Client) connect(ctx context.Context, l *lane, msg []byte) (*link, *SendError) {
-	c.mu.Lock()
-	k := l.link
-	if k != nil {
-		k.idleSince = time.Time{}
-	}
-	c.mu.Unlock()
-	if k != nil {
-		if k.conn.Err() == nil {
-			return k, nil
+// connect returns the link of the lane, which the caller holds, after making it if
+// need be. If that would have to wait while other lanes are connected, it changes
+// the lane; to nil if the message was cut short between the two.
+func (c *Client) connect(ctx context.Context, held **lane, msg []byte) (*link, *SendError) {
+	var calm bool
+	for wait := true; wait; {
+		l := *held
+		c.mu.Lock()
+		k := l.link
+		if k != nil {
+			k.idleSince = time.Time{}
 		}
-		c.lost(k)
-	}
-	if err := c.dialer.Match.parse(new(Header), msg); err != nil {
-		return nil, refused(err) // which no connection would change
-	}
-	calm, failure := c.mayDial(ctx)
-	if failure != nil {
-		return nil, failure
+		c.mu.Unlock()
+		if k != nil {
+			if k.conn.Err() == nil {
+				return k, nil
+			}
+			c.lost(k)
+		}
+		if err := c.dialer.Match.parse(new(Header), msg); err != nil {
+			return nil, refused(err) // which no connection would change
+		}
+		var failure *SendError
+		if calm, wait, failure = c.mayDial(ctx); failure != nil {
+			return nil, failure
+		}
+		if wait {
+			var err error
+			if *held, err = c.acquire(ctx, l); err != nil {
+				return nil, cutShort(err, nil)
+			}
+		}
 	}
 	if c.Dials != nil && (!c.DialPerMessage || !calm) {
 		if err := c.Dials.wait(ctx, c.stopping); err != nil {
@@ -198,7 +215,7 @@ func (c *Client) connect(ctx context.Context, l *lane, msg []byte) (*link, *Send
 			return nil, unreachable(cutShort(err, nil))
 		}
 	}
-	return c.dial(ctx, l)
+	return c.dial(ctx, *held)
 }
 
 // dial makes the link of l.

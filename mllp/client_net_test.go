@@ -230,3 +230,36 @@ func TestAllAddressesOfANameAreTriedAndTheNameIsResolvedAnew(t *testing.T) {
 	defer mu.Unlock()
 	assert.Greater(t, questions, asked)
 }
+
+func TestWithoutAcknowledgementsClosingLosesNothingOfWhatWasWritten(t *testing.T) {
+	const messages = 500
+	received := make(chan int, 1)
+	addr := listen(t, "127.0.0.1", func(nc *net.TCPConn, frames *mllp.Reader) {
+		count := 0
+		defer func() { received <- count }()
+		for {
+			if _, err := frames.Next(); err != nil {
+				return
+			}
+			if count++; count == 1 {
+				time.Sleep(100 * time.Millisecond) // so that much is under way when the Client is closed
+			}
+			nc.Write([]byte(answer(mllp.AA, "M"))) // whether anybody listens or not
+		}
+	})
+	c := &mllp.Client{Addr: addr.String(), Dialer: &mllp.Dialer{Match: mllp.MatchNone}}
+	msg := append(adt("M"), make([]byte, 2<<10)...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range messages {
+		_, err := c.Send(ctx, msg)
+		require.NoError(t, err)
+	}
+	require.NoError(t, c.Close())
+	select {
+	case n := <-received:
+		assert.Equal(t, messages, n)
+	case <-ctx.Done():
+		t.Fatal("the receiver did not see the end of the connection within a minute")
+	}
+}

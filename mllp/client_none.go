@@ -33,11 +33,15 @@ func (c *Conn) drain() error {
 	return err
 }
 
+// closeTimeout is how long the last messages may take to arrive; crypto/tls gives
+// its farewell as long.
+const closeTimeout = 5 * time.Second
+
 // finish closes a connection whose messages had no acknowledgements so that they
 // arrive: closing at once, with bytes of the peer's unread or still to come, makes
 // TCP throw away what has been written and not yet delivered.
 func (c *Conn) finish() {
-	if c.raw.SetDeadline(time.Now().Add(lastWord)) != nil {
+	if c.raw.SetDeadline(time.Now().Add(closeTimeout)) != nil {
 		return
 	}
 	for _, nc := range [...]net.Conn{c.nc, c.raw} { // with TLS, first a close_notify

@@ -76,6 +76,32 @@ func TestALostWindowIsUnknownAndWhatWasBehindItGoesOnInOrder(t *testing.T) {
 	})
 }
 
+func TestWithSeveralWindowsAMessageTakesTheFirstRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		pauses := make(chan time.Duration, 2)
+		pauses <- 10 * time.Second
+		pauses <- time.Second
+		n.up(func(p *peer) {
+			pause := <-pauses
+			p.serve(func(id string) string {
+				time.Sleep(pause)
+				return answer(mllp.AA, id)
+			})
+		})
+		c := newClient(t, n, &mllp.Client{Conns: 2, Dialer: &mllp.Dialer{Window: 2}})
+		var results []<-chan sent
+		for _, id := range []string{"A", "B", "C", "D", "E"} {
+			results = append(results, post(t.Context(), c, id))
+		}
+		for i, took := range []time.Duration{10 * time.Second, time.Second, 20 * time.Second, 2 * time.Second, 3 * time.Second} {
+			s := <-results[i]
+			require.NoError(t, s.err)
+			assert.Equal(t, took, s.took)
+		}
+	})
+}
+
 func TestAMessageThatIsCancelledWhileItWaitsLetsTheNextOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t)

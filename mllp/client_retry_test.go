@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,7 +52,7 @@ func TestAMessageThatWasNotSentIsTriedUntilItIs(t *testing.T) {
 
 // TestTheBackOffDoublesWithFullJitter looks at the distribution over many Clients.
 func TestTheBackOffDoublesWithFullJitter(t *testing.T) {
-	const clients, tries = 400, 10
+	const clients, tries = 200, 10
 	longest, sums := make([]time.Duration, tries), make([]time.Duration, tries)
 	synctest.Test(t, func(t *testing.T) {
 		for range clients {
@@ -283,7 +284,7 @@ func TestAFaultBacksOffAtTheMaximumAndIsSaid(t *testing.T) {
 					states <- e.Detail
 				}
 			}})
-			deadline := time.Now().Add(time.Hour)
+			deadline := time.Now().Add(10 * time.Minute)
 			for time.Now().Before(deadline) { // a caller that does not care
 				_, err := c.Send(t.Context(), adt("M1"))
 				require.ErrorIs(t, err, mllp.ErrUnreachable, name)
@@ -301,6 +302,40 @@ func TestAFaultBacksOffAtTheMaximumAndIsSaid(t *testing.T) {
 			assert.Equal(t, "closed", <-states)
 			assert.Empty(t, states, "each change is told once")
 		}
+	})
+}
+
+func TestAfterAFailureOneConnectionIsTriedAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		dialing, most, dials := 0, 0, 0
+		c := &mllp.Client{Addr: "receiver:2575", Conns: 4, Dialer: &mllp.Dialer{NetDialer: dialFunc(func(ctx context.Context) (net.Conn, error) {
+			mu.Lock()
+			if dials++; dials > 4 { // the first of each lane, when nothing was known
+				dialing++
+				most = max(most, dialing)
+				defer func() {
+					mu.Lock()
+					dialing--
+					mu.Unlock()
+				}()
+			}
+			mu.Unlock()
+			<-ctx.Done() // it hangs
+			return nil, ctx.Err()
+		})}}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		var results []<-chan sent
+		for range 4 {
+			results = append(results, post(ctx, c, "M"))
+		}
+		for _, ch := range results {
+			failed(t, (<-ch).err, mllp.NotSent)
+		}
+		assert.Equal(t, 1, most)
+		assert.Greater(t, dials, 4+20)
 	})
 }
 
