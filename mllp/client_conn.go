@@ -49,6 +49,9 @@ type Conn struct {
 	timeout      time.Duration
 	writeTimeout time.Duration
 	match        Match
+	framing      Framing
+	gap          time.Duration // silence that ends a reply; 0: something else does
+	wire         *farewell     // below TLS; nil without
 
 	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
 	slots      chan struct{} // holds a token for each message under way
@@ -74,6 +77,8 @@ type flight struct {
 	began  time.Time
 	strays int // Conn.strays at that time
 
+	blocks chan []byte // with MLLP release 2, in place of reply: what the peer sends
+
 	timer *time.Timer // owned by Send
 }
 
@@ -87,12 +92,16 @@ type Reply struct {
 	Strays int
 }
 
-func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
+func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn {
+	replies := d.Framing.ofReplies()
 	c := &Conn{
 		nc: raw, raw: raw, tls: secured,
 		timeout:      duration(d.Timeout, defaultAckTimeout),
 		writeTimeout: duration(d.WriteTimeout, defaultSendTimeout),
 		match:        d.Match,
+		framing:      d.Framing,
+		gap:          replies.gap(),
+		wire:         wire,
 		turn:         make(chan struct{}, 1),
 		slots:        make(chan struct{}, max(d.Window, 1)),
 		closed:       make(chan struct{}),
@@ -101,7 +110,8 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 	if secured != nil {
 		c.nc = secured
 	}
-	c.frames = NewReader(incoming{c}, d.MaxMessageBytes)
+	c.frames = new(Reader)
+	replies.setUp(c.frames, incoming{c}, orDefault(d.MaxMessageBytes, defaultMaxMessage))
 	go c.readLoop()
 	return c
 }
@@ -145,7 +155,7 @@ func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 	if err := c.takeTurn(ctx); err != nil {
 		return nil, notSent(err)
 	}
-	frame, err := AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
+	frame, err := c.framing.AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
 	c.frame = frame
 	if err != nil {
 		c.endTurn()
@@ -158,7 +168,14 @@ func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 		<-c.slots
 		return nil, notSent(err)
 	}
+	if c.framing.Mode == ModeMLLPv2 {
+		defer c.endTurn()
+		return c.exchange(ctx, f, &h, frame[framePad:])
+	}
 	n, cause := c.write(ctx, frame[framePad:])
+	if cause == nil {
+		cause = c.endStream()
+	}
 	c.endTurn()
 	if cause == nil {
 		return c.await(ctx, f)
@@ -226,6 +243,9 @@ func (c *Conn) takeOff(id []byte) (*flight, error) {
 		f = &flight{reply: make(chan *Reply, 1)}
 	}
 	f.id, f.began, f.strays = id, time.Now(), c.strays
+	if c.framing.Mode == ModeMLLPv2 {
+		f.blocks = make(chan []byte, backlog)
+	}
 	c.waiting = append(c.waiting, f)
 	return f, nil
 }
@@ -356,6 +376,9 @@ func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
 	c.mu.Lock()
 	c.idle = append(c.idle, f)
 	c.mu.Unlock()
+	if !c.framing.keepOpen() {
+		_ = c.fail(errNotKeptOpen)
+	}
 	<-c.slots
 	if code := reply.Ack.Code; !code.Accepted() {
 		return reply, &SendError{Outcome: Nacked, AckCode: code}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -50,9 +49,12 @@ type conn struct {
 	done   <-chan struct{} // of the context
 	rd     Reader
 	req    Request
-	buf    *buffer // under rd.buf; nil before the first read
-	out    []byte  // of the last acknowledgement, to be used again
-	likely int     // length of the next frame, from those before
+	buf    *buffer   // under rd.buf; nil before the first read
+	out    []byte    // of the last acknowledgement, to be used again
+	likely int       // length of the next frame, from those before
+	r2     *release2 // nil except with MLLP release 2
+	body   body      // of the message in hand, with Server.Stream
+	wire   *farewell // below TLS; nil without
 
 	began    time.Time // of Serve, or of the end of the handshake
 	received bool      // at least one byte
@@ -64,6 +66,7 @@ type conn struct {
 	armed      time.Time // the read deadline that is set; zero: none
 	frameAt    int64     // offset of the frame that began at frameBegan; -1: none
 	frameBegan time.Time
+	heardAt    time.Time // when the last bytes came, with DelimitIdle
 	fsAt       time.Time // when the last byte was an FS; zero: it is not
 	idleSince  time.Time // of the last answer, or when Read found itself idle; zero: not idle
 
@@ -101,7 +104,14 @@ func (c *conn) Serve(ctx context.Context) {
 	if tc, ok := c.raw.(*net.TCPConn); ok {
 		_ = tc.SetKeepAliveConfig(keepAlive) // if it fails, the connection has just ended
 	}
-	c.rd = Reader{src: c, mem: c, limit: min(c.cfg.maxMessage, math.MaxInt-lookahead), junkLimit: c.cfg.maxJunk, findMSH: true}
+	c.cfg.framing.setUp(&c.rd, c, c.cfg.maxMessage)
+	c.rd.mem, c.rd.junkLimit, c.rd.findMSH = c, c.cfg.maxJunk, true
+	if c.cfg.framing.Mode == ModeMLLPv2 {
+		c.r2 = new(release2)
+	}
+	if c.cfg.stream != nil {
+		c.likely = streamBuffer - lookahead
+	}
 	c.req.RemoteAddr, c.req.LocalAddr = c.raw.RemoteAddr(), c.raw.LocalAddr()
 	if c.cfg.tls != nil {
 		if err = c.handshake(ctx); err != nil {
@@ -111,24 +121,57 @@ func (c *conn) Serve(ctx context.Context) {
 		c.open(ctx)
 	}
 	for err == nil {
-		var text []byte
-		text, err = c.rd.next()
-		if c.received && !c.told {
-			c.open(ctx)
-		}
-		c.idleSince = time.Time{}
-		if err == nil {
-			c.skipped(ctx)
-			c.likely = max(len(text), c.likely-c.likely/8)
-			c.setBusy(true)
-			err = c.message(ctx, text)
-		} else {
-			err = c.badFrame(ctx, text, err)
-		}
+		err = c.next(ctx)
 	}
 }
 
+// next reads and answers a message. It returns nil if the connection can go on.
+// It needs little of the stack, of which thousands of connections that wait have
+// 4 KiB each, as long as it, and what it calls, fit.
+func (c *conn) next(ctx context.Context) error {
+	var (
+		text []byte
+		err  error
+	)
+	if c.cfg.stream != nil {
+		text, err = c.rd.begin(&c.body.pieces)
+	} else {
+		text, err = c.rd.next()
+	}
+	if c.received && !c.told {
+		c.open(ctx)
+	}
+	c.idleSince = time.Time{}
+	if err == nil {
+		c.skipped(ctx)
+		c.setBusy(true)
+	}
+	switch {
+	case c.r2 != nil:
+		return c.block(ctx, text, err)
+	case err != nil:
+		return c.badFrame(ctx, text, err)
+	case c.cfg.stream != nil:
+		err = c.streamed(ctx, text)
+	default:
+		c.likely = max(len(text), c.likely-c.likely/8)
+		err = c.message(ctx, text)
+	}
+	if err == nil && !c.cfg.keepOpen {
+		return c.endOfOne()
+	}
+	return err
+}
+
+// endOfOne ends a connection that carries one message only.
+func (c *conn) endOfOne() error {
+	c.gentle = true
+	return &closeError{reason: ReasonNotKeptOpen}
+}
+
 // open tells of the connection, once there is something on it.
+//
+//go:noinline // see next
 func (c *conn) open(ctx context.Context) {
 	c.told = true
 	c.cfg.tell(ctx, Event{Kind: EventOpened, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS})

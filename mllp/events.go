@@ -25,6 +25,7 @@ const (
 	EventRejected         EventKind = "rejected"          // answered, by policy, without the handler [why]; Code, Bytes, Offset
 	EventBadFrame         EventKind = "bad_frame"         // a frame was discarded [why]; Bytes, Offset, Code if it was answered
 	EventTolerated        EventKind = "tolerated"         // a frame with a flaw was accepted [which]; Bytes, Offset
+	EventRepeated         EventKind = "repeated"          // with MLLPv2: a message that came again got its answer again; Bytes, Offset
 	EventSkipped          EventKind = "skipped"           // bytes outside of frames [junk, or none for white space]; Bytes, Offset
 	EventHandlerFailed    EventKind = "handler_failed"    // the handler returned an error, did not return in time, or panicked [timeout, panic]
 	EventAckUndeliverable EventKind = "ack_undeliverable" // an answer may not have arrived, so the message may come again; ControlID, Code, Err
@@ -98,14 +99,14 @@ func (e *Event) level() slog.Level {
 	case EventRefused, EventHandshakeFailed, EventRejected, EventBadFrame, EventTolerated, EventAckUndeliverable:
 		return slog.LevelWarn
 	case EventClosed:
-		if e.Reason != ReasonPeerClosed && e.Reason != ReasonShutdown {
+		if e.Reason != ReasonPeerClosed && e.Reason != ReasonShutdown && e.Reason != ReasonNotKeptOpen {
 			return slog.LevelWarn
 		}
 	case EventSkipped:
 		if e.Reason != "" {
 			return slog.LevelWarn
 		}
-	case EventOpened, EventProbe, EventMessage:
+	case EventOpened, EventProbe, EventMessage, EventRepeated:
 	}
 	return slog.LevelDebug
 }

@@ -48,6 +48,9 @@ func (c *conn) check(text []byte) (no refusal) {
 	if c.rd.frame.missingCR {
 		refuse(MissingCR, strict, ReasonMissingCR, "frame has no final CR")
 	}
+	if c.rd.frame.unsure {
+		r.Flags |= UnverifiedEnd // only with Framing.AllowUnverifiedEnd
+	}
 	if c.rd.frame.stray {
 		refuse(StrayControl, strict, ReasonStrayControl, "frame holds VT or FS")
 	}
@@ -76,15 +79,7 @@ func (c *conn) message(ctx context.Context, text []byte) error {
 	if no.policy != "" {
 		return c.refuse(ctx, no)
 	}
-	if c.req.Flags&(MissingCR|StrayControl) != 0 {
-		reason := ReasonStrayControl
-		if c.req.Flags&MissingCR != 0 {
-			reason = ReasonMissingCR
-		}
-		e := c.event(EventTolerated)
-		e.Reason = reason
-		c.cfg.tell(ctx, e)
-	}
+	c.tolerated(ctx)
 	var began time.Time
 	if c.cfg.watched() {
 		began = time.Now()
@@ -94,6 +89,23 @@ func (c *conn) message(ctx context.Context, text []byte) error {
 	}
 	reply, err := c.call(ctx)
 	return c.reply(ctx, began, reply, err)
+}
+
+// tolerated tells of flaws with which a message was accepted.
+func (c *conn) tolerated(ctx context.Context) {
+	if c.req.Flags&(MissingCR|StrayControl|UnverifiedEnd) == 0 {
+		return
+	}
+	e := c.event(EventTolerated)
+	switch {
+	case c.req.Flags&UnverifiedEnd != 0:
+		e.Reason = ReasonUnverifiedEnd
+	case c.req.Flags&MissingCR != 0:
+		e.Reason = ReasonMissingCR
+	default:
+		e.Reason = ReasonStrayControl
+	}
+	c.cfg.tell(ctx, e)
 }
 
 // refuse answers a message that the handler does not get.
@@ -165,6 +177,9 @@ func (c *conn) handleInTime(ctx context.Context, began time.Time) error {
 
 // reply sends what follows from the handler's result.
 func (c *conn) reply(ctx context.Context, began time.Time, reply []byte, failed error) error {
+	if c.r2 != nil {
+		c.r2.judge(failed)
+	}
 	e := c.event(EventMessage)
 	if !began.IsZero() {
 		e.Duration = time.Since(began)
@@ -204,7 +219,7 @@ func (c *conn) reply(ctx context.Context, began time.Time, reply []byte, failed 
 
 // send sends a reply of the handler's own, and returns its code.
 func (c *conn) send(ctx context.Context, reply []byte) (AckCode, error) {
-	frame, err := AppendFrame(c.out[:0], reply)
+	frame, err := c.cfg.replies.AppendFrame(c.out[:0], reply)
 	if err != nil {
 		// It would not arrive as what it is.
 		e := c.event(EventHandlerFailed)
@@ -225,21 +240,29 @@ func (c *conn) send(ctx context.Context, reply []byte) (AckCode, error) {
 // answer sends an acknowledgement.
 func (c *conn) answer(ctx context.Context, code AckCode, text string) error {
 	var id [20]byte
-	out := append(c.out[:0], vt)
+	out := c.cfg.replies.begin(c.out[:0])
 	now := time.Now()
 	out = AppendAck(out, &c.req.Header, code, text, c.cfg.server.appendID(id[:0]), now)
-	frame, err := endFrame(out, 0)
+	frame, err := c.cfg.replies.end(out, 0)
 	if err != nil {
 		return &closeError{reason: ReasonWriteFailed, err: err} // not with the fields that Header.Parse lets through
 	}
 	return c.write(ctx, frame, code, now)
 }
 
-// write writes a frame with one Write.
+// write answers with a frame.
 func (c *conn) write(ctx context.Context, frame []byte, code AckCode, now time.Time) error {
 	if cap(frame) <= idleBuffer {
 		c.out = frame
 	}
+	if c.r2 != nil {
+		return c.commit(ctx, frame, code, now)
+	}
+	return c.writeOut(ctx, frame, code, now)
+}
+
+// writeOut writes with one Write.
+func (c *conn) writeOut(ctx context.Context, frame []byte, code AckCode, now time.Time) error {
 	c.idleSince = now
 	c.unread.code = code
 	c.unread.id = append(c.unread.id[:0], c.req.Header.ControlID...)
@@ -279,7 +302,7 @@ func (c *conn) undeliverable(ctx context.Context, err error) {
 func (c *conn) event(kind EventKind) Event {
 	return Event{
 		Kind: kind, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS,
-		Bytes: int64(len(c.req.Message)), Offset: c.rd.frame.offset,
+		Bytes: max(int64(len(c.req.Message)), c.body.length), Offset: c.rd.frame.offset,
 	}
 }
 

@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"errors"
+	"io"
 	"os"
 	"time"
 )
@@ -36,7 +37,13 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.received = true
 			c.setBusy(true)
 			c.unread.code = ""
+			if c.cfg.gap > 0 {
+				c.heardAt = time.Now()
+			}
 			return n, err
+		}
+		if c.wire != nil && c.wire.cut && errors.Is(err, io.EOF) {
+			return 0, errUnverifiedEnd
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
@@ -66,6 +73,13 @@ func (c *conn) deadline() (time.Time, error) {
 	if !want.IsZero() && !now.Before(want) {
 		return want, os.ErrDeadlineExceeded
 	}
+	if c.cfg.gap > 0 {
+		enough := c.heardAt.Add(c.cfg.gap)
+		if !now.Before(enough) {
+			return enough, errGap
+		}
+		return earlier(want, enough), nil
+	}
 	if c.cfg.fsOnlyDelay <= 0 || !c.rd.pendingFS() {
 		c.fsAt = time.Time{}
 		return want, nil
@@ -89,12 +103,18 @@ func (c *conn) frameDeadline(now time.Time) time.Time {
 	if c.cfg.frameTimeout <= 0 {
 		return time.Time{}
 	}
-	earned := time.Duration(c.rd.w-c.rd.r) * time.Second / slowestRate
+	earned := time.Duration(c.rd.lengthAt(c.rd.w-c.rd.r)) * time.Second / slowestRate
 	return c.frameBegan.Add(c.cfg.frameTimeout + earned)
 }
 
 // idleDeadline is deadline between frames.
 func (c *conn) idleDeadline() (want time.Time, err error) {
+	if c.r2 != nil && !c.r2.commitBy.IsZero() { // also while draining
+		if !time.Now().Before(c.r2.commitBy) {
+			return c.r2.commitBy, errNoCommit
+		}
+		return c.r2.commitBy, nil
+	}
 	if c.draining.Load() {
 		if c.looked {
 			return want, errDrained
@@ -145,7 +165,7 @@ func earlier(a, b time.Time) time.Time {
 // the size that the last frames had, and the large ones
 // from the budget.
 func (c *conn) resize(data []byte, n int) ([]byte, error) {
-	longest := int(c.rd.limit) + lookahead
+	longest := c.rd.longest()
 	if n > idleBuffer {
 		n = min(max(n, c.likely+3), longest)
 	}

@@ -1,0 +1,91 @@
+package mllp
+
+import "bytes"
+
+// scanCustom is scan for frames that begin and end with bytes of the user's.
+func (r *Reader) scanCustom() ([]byte, error) {
+	if !r.in {
+		if ok, err := r.seekStart(); !ok {
+			return nil, err
+		}
+	}
+	data := r.buf[r.r:r.w]
+	// What has been searched may end with the first bytes of stop.
+	from := max(r.pre, r.fs-len(r.stop)+1)
+	end := bytes.Index(data[from:], r.stop)
+	found := end >= 0
+	if found {
+		end += from
+	} else {
+		end = len(data) - partial(data[from:], r.stop)
+	}
+	if r.findMSH {
+		r.secondMSH(data[:end])
+	}
+	if text, err, cut := r.secondStart(data, end); cut {
+		return text, err
+	}
+	if found {
+		return r.whole(end, end+len(r.stop))
+	}
+	r.fs = len(data)
+	return r.more(end)
+}
+
+// secondStart looks, before end, for the beginning of another frame: that of
+// this one must have been cut off then. Without start bytes there is no telling.
+func (r *Reader) secondStart(data []byte, end int) (text []byte, err error, cut bool) { //nolint:revive // the error is one of the two results of scan
+	if len(r.start) == 0 {
+		return nil, nil, false
+	}
+	for r.vt < end {
+		i := bytes.Index(data[r.vt:], r.start)
+		if i < 0 {
+			r.vt = max(r.vt, len(data)-len(r.start)+1)
+			break
+		}
+		if r.vt+i >= end {
+			r.vt = end
+			break
+		}
+		r.vt += i
+		switch beginsMessage(data[r.vt+len(r.start):]) {
+		case yes:
+			text, err = r.cutOff(r.vt)
+			return text, err, true
+		case unknown:
+			text, err = r.more(r.vt)
+			return text, err, true
+		case no:
+			r.frame.stray = true
+			r.vt++
+		}
+	}
+	return nil, nil, false
+}
+
+// seekStart skips to the beginning of the next frame.
+func (r *Reader) seekStart() (bool, error) {
+	data := r.buf[r.r:r.w]
+	if len(r.start) == 0 {
+		if len(data) == 0 {
+			return false, nil
+		}
+		return r.enter(nil)
+	}
+	n := bytes.Index(data, r.start)
+	if n < 0 {
+		return false, r.skip(data[:len(data)-partial(data, r.start)])
+	}
+	return r.enter(data[:n])
+}
+
+// partial returns how many bytes at the end of data may be the first ones of seq.
+func partial(data, seq []byte) int {
+	for n := min(len(data), len(seq)-1); n > 0; n-- {
+		if bytes.HasPrefix(seq, data[len(data)-n:]) {
+			return n
+		}
+	}
+	return 0
+}
