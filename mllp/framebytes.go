@@ -31,10 +31,10 @@ func ParseFrameBytes(s string) (FrameBytes, error) {
 		if len(parsed) == maxFrameBytes {
 			return nil, fmt.Errorf("mllp: %q is more than %d bytes", s, maxFrameBytes)
 		}
-		if name, after, ok := strings.Cut(rest, ">"); ok && name[0] == '<' {
+		if name, after, ok := strings.Cut(rest, ">"); ok && strings.HasPrefix(name, "<") {
 			code := controlCode(name[1:])
 			if code < 0 {
-				return nil, fmt.Errorf("mllp: %s> is not the name of a control character, such as <VT>", name)
+				return nil, fmt.Errorf("mllp: %q is not the name of a control character, such as <VT>", name+">")
 			}
 			parsed, rest = append(parsed, byte(code)), after
 			continue

@@ -268,8 +268,8 @@ func (f *Framing) shape() shape {
 // NewReader returns a Reader of the messages of r with texts of at most limit
 // bytes; 0 means 16 MiB, and with a negative limit Next fails, as it does if
 // Validate has something to say. With DelimitIdle a Read of r that fails with a
-// timeout (a net.Error) is the silence that ends a message. The end of r is
-// taken for verified.
+// timeout (a net.Error) is the silence that ends a message; between messages it
+// is an error like any other. The end of r is taken for verified.
 func (f *Framing) NewReader(r io.Reader, limit int64) *Reader {
 	if err := f.Validate(); err != nil {
 		return &Reader{src: failing{err}, junkLimit: defaultMaxJunk, limit: 1}

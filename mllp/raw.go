@@ -23,17 +23,12 @@ func (r *Reader) scanRaw() ([]byte, error) {
 		return nil, nil
 	}
 	if !r.in {
-		if r.off == 0 && data[0] == tlsHandshake[0] && r.shape != shapeLength {
-			if len(data) == 1 {
-				return nil, nil
-			}
-			if name := otherProtocol(data[:2]); name != "" {
-				return nil, r.fail(&FrameError{Reason: ReasonWrongProtocol, Detail: name})
-			}
-		}
 		if ok, err := r.enter(nil); !ok {
 			return nil, err
 		}
+	}
+	if r.frame.offset == 0 && r.shape != shapeLength && bytes.HasPrefix(data, []byte(tlsHandshake)) {
+		return nil, r.fail(&FrameError{Reason: ReasonWrongProtocol, Detail: otherProtocol(data[:2])})
 	}
 	end := len(data)
 	switch r.shape {
@@ -104,7 +99,7 @@ func (r *Reader) endRaw() (text []byte, err error, ok bool) { //nolint:revive //
 	return text, err, true
 }
 
-// tlsHandshake is the first byte of what a client with TLS says first.
+// tlsHandshake is how a client with TLS begins, who has come to the wrong port.
 var tlsHandshake = protocols[0].prefix
 
 // pausing is a reader whose timeouts are the silence that ends a message.
