@@ -125,6 +125,8 @@ type caller struct {
 	raw    *memnet.Conn
 	t      *testing.T
 	frames *mllp.Reader
+
+	frames2 *mllp.Reader // with commit blocks; nil: not yet
 }
 
 func (s *site) call() *caller {
