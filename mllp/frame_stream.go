@@ -43,21 +43,36 @@ func (r *Reader) begin(p *pieces) ([]byte, error) {
 		case r.in && p.sure > r.pre:
 			text = r.buf[r.r+r.pre : r.r+p.sure]
 		}
-		if i := bytes.IndexAny(text[:min(len(text), streamHead)], "\r\n"); i >= 0 {
-			return text[:i+1], nil
-		}
-		if p.err != nil || len(text) >= streamHead {
-			return text[:min(len(text), streamHead)], nil
+		if head, err := r.firstSegment(text, p.err != nil); head != nil || err != nil {
+			return head, err
 		}
 		if r.err != nil {
-			if text, err = r.end(); err != nil || text == nil {
+			if text, err = r.end(); err != nil {
 				return text, err
 			}
 			p.sure, p.err = r.pre+len(text), io.EOF
-			return text[:min(len(text), streamHead)], nil
+			return r.firstSegment(text, true)
 		}
 		r.fill()
 	}
+}
+
+// firstSegment returns the first segment of a text that may go on unless it is
+// whole; nil and nil if its end has not come.
+func (r *Reader) firstSegment(text []byte, whole bool) ([]byte, error) {
+	i := bytes.IndexAny(text[:min(len(text), streamHead)], "\r\n")
+	switch {
+	case i >= 0:
+		return text[:i+1], nil
+	case len(text) >= streamHead:
+		// To cut it would be to invent a control ID.
+		return nil, r.fail(&FrameError{
+			Reason: ReasonNotHL7, Offset: r.frame.offset, Length: int64(len(text)), Detail: "the first segment has no end",
+		})
+	case whole:
+		return text, nil
+	}
+	return nil, nil
 }
 
 // piece reads on in the text of the frame that begin has begun. It returns

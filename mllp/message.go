@@ -37,7 +37,8 @@ func (c *conn) check(text []byte) (no refusal) {
 	}
 	h := &r.Header
 	if h.IsAck() {
-		if _, err := findMSA(text); !errors.Is(err, errNoMSA) {
+		// Of a stream only the first segment is known: better no answer than one to an answer.
+		if _, err := findMSA(text); !errors.Is(err, errNoMSA) || c.cfg.stream != nil {
 			r.Flags |= IsAck
 		}
 	}
