@@ -106,9 +106,6 @@ func (c *conn) Serve(ctx context.Context) {
 	}
 	c.cfg.framing.setUp(&c.rd, c, c.cfg.maxMessage)
 	c.rd.mem, c.rd.junkLimit, c.rd.findMSH = c, c.cfg.maxJunk, true
-	if c.cfg.framing.Mode == ModeMLLPv2 {
-		c.r2 = new(release2)
-	}
 	if c.cfg.stream != nil {
 		c.likely = streamBuffer - lookahead
 	}
@@ -119,6 +116,9 @@ func (c *conn) Serve(ctx context.Context) {
 		}
 		c.began = time.Now()
 		c.open(ctx)
+	}
+	if c.cfg.framing.Mode == ModeMLLPv2 {
+		c.r2 = &release2{client: c.client()}
 	}
 	for err == nil {
 		err = c.next(ctx)

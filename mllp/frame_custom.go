@@ -10,26 +10,31 @@ func (r *Reader) scanCustom() ([]byte, error) {
 		}
 	}
 	data := r.buf[r.r:r.w]
-	// What has been searched may end with the first bytes of stop.
-	from := max(r.pre, r.fs-len(r.stop)+1)
-	end := bytes.Index(data[from:], r.stop)
-	found := end >= 0
-	if found {
-		end += from
-	} else {
-		end = len(data) - partial(data[from:], r.stop)
+	for {
+		// What has been searched may end with the first bytes of stop.
+		from := max(r.pre, r.fs-len(r.stop)+1)
+		block := data[:min(len(data), from+scanBlock)]
+		end := bytes.Index(block[from:], r.stop)
+		found := end >= 0
+		if found {
+			end += from
+		} else {
+			end = len(block) - partial(block[from:], r.stop)
+		}
+		if r.findMSH {
+			r.secondMSH(data[:end])
+		}
+		if text, err, cut := r.secondStart(data, end); cut {
+			return text, err
+		}
+		if found {
+			return r.whole(end, end+len(r.stop))
+		}
+		r.fs = len(block)
+		if len(block) == len(data) {
+			return r.more(end)
+		}
 	}
-	if r.findMSH {
-		r.secondMSH(data[:end])
-	}
-	if text, err, cut := r.secondStart(data, end); cut {
-		return text, err
-	}
-	if found {
-		return r.whole(end, end+len(r.stop))
-	}
-	r.fs = len(data)
-	return r.more(end)
 }
 
 // secondStart looks, before end, for the beginning of another frame: that of
@@ -38,14 +43,11 @@ func (r *Reader) secondStart(data []byte, end int) (text []byte, err error, cut 
 	if len(r.start) == 0 {
 		return nil, nil, false
 	}
+	before := data[:min(len(data), end+len(r.start)-1)]
 	for r.vt < end {
-		i := bytes.Index(data[r.vt:], r.start)
+		i := bytes.Index(before[r.vt:], r.start)
 		if i < 0 {
-			r.vt = max(r.vt, len(data)-len(r.start)+1)
-			break
-		}
-		if r.vt+i >= end {
-			r.vt = end
+			r.vt = max(r.vt, len(before)-len(r.start)+1)
 			break
 		}
 		r.vt += i

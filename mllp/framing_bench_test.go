@@ -16,8 +16,8 @@ import (
 )
 
 // frameEcho is the least that can be done with a framing: it looks for the bytes
-// that end a message, or counts them, and answers with ack. before is what must
-// come back for each ack (MLLP release 2): nothing else is answered then.
+// that end a message, or counts them, and answers with ack. To commit, what comes
+// back for each ack with MLLP release 2, it answers nothing.
 func frameEcho(ln net.Listener, end []byte, size int, ack, commit []byte, wg *sync.WaitGroup) {
 	for {
 		conn, err := ln.Accept()
@@ -34,7 +34,7 @@ func frameEcho(ln net.Listener, end []byte, size int, ack, commit []byte, wg *sy
 					return
 				}
 				n += k
-				if len(end) > 0 && !bytes.HasSuffix(buf[:n], end) || len(end) == 0 && n < size {
+				if len(end) > 0 && bytes.IndexByte(buf[n-k:n], end[0]) < 0 || len(end) == 0 && n < size || !bytes.HasSuffix(buf[:n], end) {
 					continue
 				}
 				if commit != nil && bytes.Equal(buf[:n], commit) {

@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -29,6 +30,8 @@ var (
 // Everything else, AE too, is 15: then nothing more is said, since the client
 // waits for nothing more.
 type release2 struct {
+	client [sha256.Size]byte // who it is: see client
+
 	// of the message in hand
 	committed bool   // the handler has decided on it
 	answered  bool   // 06 or 15 has been written
@@ -69,7 +72,7 @@ func (c *conn) block(ctx context.Context, text []byte, err error) error {
 		return c.commitCame(ctx, text[0])
 	}
 	c.likely = max(len(text), c.likely-c.likely/8)
-	d := c.digest(text)
+	d := c.cfg.recent.digest(r.client, text)
 	if !r.commitBy.IsZero() && r.of != d {
 		c.uncommitted(ctx, nil, "the peer goes on without a commit: is it set to MLLP release 1?")
 	}

@@ -3,6 +3,7 @@ package mllp
 import (
 	"context"
 	"crypto/sha256"
+	"hash/maphash"
 	"net"
 	"sync"
 	"time"
@@ -17,29 +18,36 @@ const (
 	recentTime     = 10 * time.Minute
 )
 
-// A digest stands for a message and its sender.
-type digest [sha256.Size]byte
+// A digest stands for a message and its sender: by 128 bits for the beginning of
+// a message, with its control ID, and, where two begin alike, by 64 for all of it.
+// No sender can make two the same, since the seeds are secret. A cryptographic
+// hash would take three times as long as all the rest.
+type digest struct {
+	client [sha256.Size]byte
+	text   [2]uint64
+	length int
+}
 
-// digest returns that of text, which holds the control ID, from the client of
-// this connection: another one must not get answers that are not its own.
-func (c *conn) digest(text []byte) (d digest) {
+// client stands for the sender behind this connection: another one must not get
+// answers that are not its own.
+func (c *conn) client() (sum [sha256.Size]byte) {
 	h := sha256.New()
 	if tcp, ok := c.req.RemoteAddr.(*net.TCPAddr); ok {
 		h.Write(tcp.IP.To16())
 	}
-	h.Write([]byte{0})
 	if c.req.TLS != nil && len(c.req.TLS.PeerCertificates) > 0 {
+		h.Write([]byte{1})
 		h.Write(c.req.TLS.PeerCertificates[0].Raw)
 	}
-	h.Write([]byte{0})
-	h.Write(text)
-	h.Sum(d[:0])
-	return d
+	h.Sum(sum[:0])
+	return sum
 }
 
 // recent remembers the answers to the last messages, so that one that comes again
 // because its 06 got lost does not reach the handler a second time.
 type recent struct {
+	seeds [2]maphash.Seed // static
+
 	mu sync.Mutex
 	// guarded by mu
 	known map[digest]*remembered
@@ -57,7 +65,15 @@ type remembered struct {
 	at     time.Time
 }
 
-func newRecent() *recent { return &recent{known: make(map[digest]*remembered)} }
+func newRecent() *recent {
+	return &recent{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, known: make(map[digest]*remembered)}
+}
+
+// digest returns that of text, which holds the control ID, from client.
+func (r *recent) digest(client [sha256.Size]byte, text []byte) digest {
+	begin := text[:min(len(text), 512)]
+	return digest{client: client, text: [2]uint64{maphash.Bytes(r.seeds[0], text), maphash.Bytes(r.seeds[1], begin)}, length: len(text)}
+}
 
 // claim returns the message d and true if it is new: the caller must settle it.
 // If it is not, claim waits until it is settled; nil means that ctx has ended.
