@@ -33,6 +33,7 @@ func (f *Framing) begin(dst []byte) []byte {
 		return append(dst, f.Start...)
 	case ModeRAW:
 		return dst
+	case ModeMLLP, ModeMLLPv2:
 	}
 	return append(dst, vt)
 }

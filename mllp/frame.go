@@ -242,11 +242,11 @@ func (r *Reader) secondMSH(data []byte) {
 // seek skips to the next VT.
 func (r *Reader) seek() (bool, error) {
 	data := r.buf[r.r:r.w]
-	n := bytes.IndexByte(data, vt)
-	if n < 0 {
+	junk, _, found := bytes.Cut(data, []byte{vt})
+	if !found {
 		return false, r.skip(data)
 	}
-	return r.enter(data[:n])
+	return r.enter(junk)
 }
 
 // skip consumes bytes that belong to no frame.
@@ -366,7 +366,7 @@ func (r *Reader) end() ([]byte, error) {
 		r.frame.missingCR = true
 		return r.whole(r.fs, r.fs+1)
 	}
-	if text, err, ok := r.endRaw(); ok {
+	if text, ended, err := r.endRaw(); ended {
 		return text, err
 	}
 	text := r.buf[min(r.r+r.pre, r.w):r.w]

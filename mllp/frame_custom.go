@@ -24,7 +24,7 @@ func (r *Reader) scanCustom() ([]byte, error) {
 		if r.findMSH {
 			r.secondMSH(data[:end])
 		}
-		if text, err, cut := r.secondStart(data, end); cut {
+		if text, cut, err := r.secondStart(data, end); cut {
 			return text, err
 		}
 		if found {
@@ -39,9 +39,9 @@ func (r *Reader) scanCustom() ([]byte, error) {
 
 // secondStart looks, before end, for the beginning of another frame: that of
 // this one must have been cut off then. Without start bytes there is no telling.
-func (r *Reader) secondStart(data []byte, end int) (text []byte, err error, cut bool) { //nolint:revive // the error is one of the two results of scan
+func (r *Reader) secondStart(data []byte, end int) (text []byte, cut bool, err error) {
 	if len(r.start) == 0 {
-		return nil, nil, false
+		return nil, false, nil
 	}
 	before := data[:min(len(data), end+len(r.start)-1)]
 	for r.vt < end {
@@ -54,16 +54,16 @@ func (r *Reader) secondStart(data []byte, end int) (text []byte, err error, cut 
 		switch beginsMessage(data[r.vt+len(r.start):]) {
 		case yes:
 			text, err = r.cutOff(r.vt)
-			return text, err, true
+			return text, true, err
 		case unknown:
 			text, err = r.more(r.vt)
-			return text, err, true
+			return text, true, err
 		case no:
 			r.frame.stray = true
 			r.vt++
 		}
 	}
-	return nil, nil, false
+	return nil, false, nil
 }
 
 // seekStart skips to the beginning of the next frame.

@@ -138,6 +138,7 @@ func (f *Framing) Validate() error {
 		return f.validateFrame()
 	case ModeRAW:
 		return f.validateRaw()
+	case ModeMLLP, ModeMLLPv2:
 	}
 	return nil
 }
@@ -261,6 +262,7 @@ func (f *Framing) shape() shape {
 		case DelimitNewline:
 			return shapeNewline
 		}
+	case ModeMLLP:
 	}
 	return shapeMLLP
 }

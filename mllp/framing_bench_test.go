@@ -82,6 +82,7 @@ func benchFraming(b *testing.B, f mllp.Framing, size int) {
 		end = []byte("\n")
 	case mllp.DelimitLength:
 		end = nil
+	case mllp.DelimitEOF, mllp.DelimitIdle:
 	}
 	var commit []byte
 	if f.Mode == mllp.ModeMLLPv2 {

@@ -79,7 +79,9 @@ func raw(d mllp.Delimiter) mllp.Framing { return mllp.Framing{Mode: mllp.ModeRAW
 func TestContradictionsInFramingAreRefusedAtTheStart(t *testing.T) {
 	valid := []mllp.Framing{
 		{},
-		{Mode: mllp.ModeMLLP}, {Mode: mllp.ModeMLLPv2}, {Mode: mllp.ModeMLLPv2, Retries: -1, CommitTimeout: time.Second},
+		{Mode: mllp.ModeMLLP},
+		{Mode: mllp.ModeMLLPv2},
+		{Mode: mllp.ModeMLLPv2, Retries: -1, CommitTimeout: time.Second},
 		frameOf("", "\x03"), frameOf("\x02", "\x03"), frameOf("<SOM>", "<EOM>"), frameOf(strings.Repeat("a", 32), strings.Repeat("b", 32)),
 		raw(mllp.DelimitEOF), raw(mllp.DelimitIdle), raw(mllp.DelimitNewline),
 		{Mode: mllp.ModeRAW, Delimiter: mllp.DelimitLength, Length: 10, Idle: time.Second},
@@ -275,8 +277,10 @@ func TestAMessageThatItsFrameCannotCarryIsNotSent(t *testing.T) {
 
 // framings are one of each kind, for tests of all.
 var framings = []mllp.Framing{
-	{Mode: mllp.ModeMLLPv2}, frameOf("\x0b", "\x1c\r"), frameOf("", "\x1c\x1c\r"), frameOf("<S>", "<<E>"), frameOf("ab", "ba"), frameOf("", "aba"),
-	raw(mllp.DelimitEOF), raw(mllp.DelimitIdle), raw(mllp.DelimitNewline), {Mode: mllp.ModeRAW, Delimiter: mllp.DelimitLength, Length: 7},
+	{Mode: mllp.ModeMLLPv2},
+	frameOf("\x0b", "\x1c\r"), frameOf("", "\x1c\x1c\r"), frameOf("<S>", "<<E>"), frameOf("ab", "ba"), frameOf("", "aba"),
+	raw(mllp.DelimitEOF), raw(mllp.DelimitIdle), raw(mllp.DelimitNewline),
+	{Mode: mllp.ModeRAW, Delimiter: mllp.DelimitLength, Length: 7},
 }
 
 // FuzzFraming: in whatever pieces a stream arrives, the same messages and errors

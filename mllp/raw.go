@@ -57,9 +57,9 @@ func (r *Reader) scanRaw() ([]byte, error) {
 	return r.more(end)
 }
 
-// endRaw says whether the message at hand is whole where its source stopped, and
-// ends it then.
-func (r *Reader) endRaw() (text []byte, err error, ok bool) { //nolint:revive // the error is one of the two results of end
+// endRaw says whether what is at hand may end where its source stopped, and ends
+// it then.
+func (r *Reader) endRaw() (text []byte, ended bool, err error) {
 	n := r.w - r.r
 	atEOF := errors.Is(r.err, io.EOF)
 	switch r.shape {
@@ -67,36 +67,36 @@ func (r *Reader) endRaw() (text []byte, err error, ok bool) { //nolint:revive //
 		// A line break after the last frame, where no start bytes tell it apart.
 		if atEOF && len(r.start) == 0 && isBlank(r.buf[r.r:r.w]) {
 			r.in = false
-			return nil, io.EOF, true
+			return nil, true, io.EOF
 		}
-		return nil, nil, false
+		return nil, false, nil
 	case shapeEOF, shapeIdle:
 	case shapeNewline:
 		if atEOF && isBlank(r.buf[r.r:r.w]) {
 			r.in = false
-			return nil, io.EOF, true
+			return nil, true, io.EOF
 		}
-		return nil, nil, false
+		return nil, false, nil
 	case shapeMLLP, shapeMLLPv2, shapeLength:
-		return nil, nil, false
+		return nil, false, nil
 	}
 	switch {
 	case errors.Is(r.err, errGap):
 		r.err = nil
 	case errors.Is(r.err, errUnverifiedEnd):
 		if !r.trusting {
-			text := r.buf[r.r:r.w]
-			return text, r.fail(&FrameError{
+			text = r.buf[r.r:r.w]
+			return text, true, r.fail(&FrameError{
 				Reason: ReasonUnverifiedEnd, Offset: r.frame.offset, Length: int64(n), Err: io.ErrUnexpectedEOF,
 				Detail: "the peer ended the connection without a close_notify",
-			}), true
+			})
 		}
 		r.frame.unsure = true
 	case !atEOF:
-		return nil, nil, false
+		return nil, false, nil
 	}
 	text, err = r.whole(n, n)
-	return text, err, true
+	return text, true, err
 }
 
 // tlsHandshake is how a client with TLS begins, who has come to the wrong port.

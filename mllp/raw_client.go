@@ -27,7 +27,7 @@ func (c *Conn) endStream() error {
 	if c.framing.Delimiter != DelimitEOF {
 		return nil
 	}
-	return c.nc.(halfCloser).CloseWrite() //nolint:errcheck,forcetypeassert // checkRaw has looked
+	return c.nc.(halfCloser).CloseWrite() // checkRaw has looked
 }
 
 // armGap sets the deadline of the next read where silence ends a reply.

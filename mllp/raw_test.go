@@ -256,7 +256,9 @@ func bothWays(t *testing.T, test func(t *testing.T, server, client *tls.Config))
 func TestServerAndConnUnderstandEachOtherInEveryFraming(t *testing.T) {
 	length := mllp.Framing{Mode: mllp.ModeRAW, Delimiter: mllp.DelimitLength, Length: int64(len(adt("M1")))}
 	for _, f := range []mllp.Framing{
-		{}, {Mode: mllp.ModeMLLPv2}, frameOf("<SOM>", "<EOM>"), frameOf("", "\x1c\x1c\r"), frameOf("\x0b", "\x1c\r"),
+		{},
+		{Mode: mllp.ModeMLLPv2},
+		frameOf("<SOM>", "<EOM>"), frameOf("", "\x1c\x1c\r"), frameOf("\x0b", "\x1c\r"),
 		raw(mllp.DelimitIdle), raw(mllp.DelimitNewline), length,
 	} {
 		bothWays(t, func(t *testing.T, server, client *tls.Config) {
