@@ -203,8 +203,8 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: Dialer.Match is unknown")
 	case d.Match == MatchAny && d.Window > 1:
 		return errors.New("mllp: with MatchAny, Dialer.Window must be 1: replies could not be told apart")
-	case d.Window > 1 && (d.Framing.Mode == ModeMLLPv2 || !d.Framing.keepOpen()):
-		return errors.New("mllp: with MLLPv2, and on connections for one message, Dialer.Window must be 1")
+	case d.Window > 1 && (d.Framing.mode() == ModeMLLPv2 || d.Framing.mode() == ModeRAW || !d.Framing.keepOpen()):
+		return errors.New("mllp: with MLLPv2, RAW and connections for one message, Dialer.Window must be 1")
 	}
 	return d.Framing.Validate()
 }

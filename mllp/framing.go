@@ -54,8 +54,8 @@ const (
 	// DelimitLength ends a message after Framing.Length bytes. A reply has a
 	// length of its own, and ends as with DelimitIdle.
 	DelimitLength Delimiter = "length"
-	// DelimitNewline ends a message with LF, which is no part of it. What the end
-	// of the stream cuts off is no message.
+	// DelimitNewline ends a message, and a reply, with LF, which is no part of it.
+	// What the end of the stream cuts off is no message.
 	DelimitNewline Delimiter = "newline"
 )
 
@@ -271,7 +271,8 @@ func (f *Framing) shape() shape {
 // bytes; 0 means 16 MiB, and with a negative limit Next fails, as it does if
 // Validate has something to say. With DelimitIdle a Read of r that fails with a
 // timeout (a net.Error) is the silence that ends a message; between messages it
-// is an error like any other. The end of r is taken for verified.
+// is an error like any other. The end of r is taken for verified. With MLLPv2 a
+// commit acknowledgement is a text of one byte, 06 or 15.
 func (f *Framing) NewReader(r io.Reader, limit int64) *Reader {
 	if err := f.Validate(); err != nil {
 		return &Reader{src: failing{err}, junkLimit: defaultMaxJunk, limit: 1}

@@ -342,3 +342,18 @@ func (pipes) DialContext(context.Context, string, string) (net.Conn, error) {
 	c, _ := net.Pipe()
 	return c, nil
 }
+
+func TestTheFirstBytesOfAStartMayWaitForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, &mllp.Server{Framing: frameOf("<SOM>", "<EOM>")})
+		c := s.call()
+		large := msgA + strings.Repeat("OBX|1\r", 40_000)
+		go c.say("<SOM>" + large + "<EOM>")
+		assert.Contains(t, c.some(), "MSA|AA|id1")
+		c.say("<S")
+		time.Sleep(time.Hour)
+		c.say("OM>" + msgB + "<EOM>")
+		assert.Contains(t, c.some(), "MSA|AA|id2")
+		assert.Equal(t, []string{large, msgB}, s.delivered())
+	})
+}

@@ -113,6 +113,9 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 		if !time.Now().Before(c.r2.commitBy) {
 			return c.r2.commitBy, errNoCommit
 		}
+		if len(c.rd.buf) > freeBuffer && c.rd.r == c.rd.w {
+			return c.r2.commitBy, errGoIdle // others may need it meanwhile
+		}
 		return c.r2.commitBy, nil
 	}
 	if c.draining.Load() {
@@ -123,7 +126,8 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 		return time.Now().Add(lastLook), nil
 	}
 	c.setBusy(false)
-	large := len(c.rd.buf) > idleBuffer
+	// With FRAME the first bytes of a start may be waiting for the rest.
+	large := len(c.rd.buf) > idleBuffer && c.rd.r == c.rd.w
 	if !large && c.cfg.idleTimeout <= 0 {
 		return want, nil
 	}

@@ -42,6 +42,7 @@ type release2 struct {
 	sent     []byte    // the frame
 	resent   int       // how often that was sent again
 	of       digest    // of the message
+	id       []byte    // its control ID, copied
 	code     AckCode
 }
 
@@ -122,6 +123,7 @@ func (c *conn) commit(ctx context.Context, frame []byte, code AckCode, now time.
 func (c *conn) commitOut(ctx context.Context, answer []byte, code AckCode, now time.Time) error {
 	if frame := answer[len(commitACKBlock):]; len(frame) > 0 {
 		c.r2.sent, c.r2.resent, c.r2.code = frame, 0, code
+		c.r2.id = append(c.r2.id[:0], c.req.Header.ControlID...)
 		c.r2.commitBy = now.Add(c.cfg.framing.commitTimeout())
 	}
 	return c.writeOut(ctx, answer, code, now)
@@ -154,6 +156,8 @@ func (c *conn) again(ctx context.Context, cause error) error {
 		return &closeError{reason: ReasonCommit, err: cause}
 	}
 	r.resent++
+	// What the request says has gone with the buffer that it was part of.
+	c.req.Header, c.req.Message = Header{ControlID: r.id}, nil
 	now := time.Now()
 	r.commitBy = now.Add(c.cfg.framing.commitTimeout())
 	return c.writeOut(ctx, r.sent, r.code, now)
@@ -168,7 +172,7 @@ func (c *conn) uncommitted(ctx context.Context, cause error, detail string) {
 	r.commitBy = time.Time{}
 	e := Event{
 		Kind: EventAckUndeliverable, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS,
-		Code: r.code, ControlID: string(c.unread.id), Detail: detail, Err: cause,
+		Code: r.code, ControlID: string(r.id), Detail: detail, Err: cause,
 	}
 	if detail != "" {
 		e.Reason = ReasonMLLPR1

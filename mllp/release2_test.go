@@ -487,3 +487,28 @@ func TestARelease1SideNamesARelease2Peer(t *testing.T) {
 		assert.Len(t, s.delivered(), 1)
 	})
 }
+
+func TestRelease2ALargeMessageGivesItsMemoryBackBeforeTheCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 1 << 20
+		s := serve(t, &mllp.Server{Framing: release2, MaxMessageBytes: size, MaxBufferedBytes: 3 * size})
+		large := func(id string) string {
+			msg := string(adt(id))
+			return msg + strings.Repeat("OBX|1\r", (size-len(msg))/6)
+		}
+		var waiting []*caller
+		for _, id := range []string{"M1", "M2", "M3", "M4", "M5"} {
+			c := s.call()
+			waiting = append(waiting, c)
+			go c.say(frame(large(id)))
+			require.Equal(t, "06", c.hear2(), id)
+			require.Equal(t, "AA "+id, c.hear2())
+		}
+		for i, c := range waiting {
+			require.Equal(t, "AA M"+string(rune('1'+i)), c.hear2(), "and it is sent again when no commit comes")
+			c.say(ack06)
+		}
+		synctest.Wait()
+		assert.Empty(t, s.told())
+	})
+}
