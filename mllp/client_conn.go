@@ -134,6 +134,12 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 //     connection broke, and if the peer sent anything but a frame with an
 //     acknowledgement. The Conn is then closed, and the other messages under
 //     way on it are Unknown too.
+//
+// With MLLP release 2 the message is sent again, as Framing says, until the peer
+// commits it; without a commit it is Unknown, or, if each try was answered 15,
+// Nacked with the code CE. Send then waits for the acknowledgement, and commits
+// it. To a message that wants none (MSH-16 is NE, MSH-15 too or empty) the commit
+// is the answer, as CA and without Raw.
 func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	reply, err := c.send(ctx, msg)
 	if err != nil {

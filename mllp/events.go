@@ -40,7 +40,7 @@ type Event struct {
 	Bytes      int64         // length of the text or of the bytes concerned
 	Offset     int64         // where in the stream of the connection they begin
 	Duration   time.Duration // see the kind
-	Code       AckCode       // that was sent, or ""
+	Code       AckCode       // that was sent, or ""; CE for the 15 of MLLP release 2
 	ControlID  string        // of the message, for ack_undeliverable
 	Detail     string        // words from a fixed list, or a type's name
 	// Certificate names the client's certificate, where it sent one and was refused.

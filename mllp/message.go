@@ -127,6 +127,7 @@ func (c *conn) refuse(ctx context.Context, no refusal) error {
 	if e.Code != "" {
 		err = c.answer(ctx, e.Code, no.text)
 	}
+	e.Code = c.said(e.Code)
 	c.cfg.tell(ctx, e)
 	if err == nil && (no.last || no.policy == PolicyClose) {
 		c.gentle = e.Code != ""
@@ -214,6 +215,7 @@ func (c *conn) reply(ctx context.Context, began time.Time, reply []byte, failed 
 	default:
 		err = c.answer(ctx, e.Code, text)
 	}
+	e.Code = c.said(e.Code)
 	c.cfg.tell(ctx, e)
 	return err
 }
@@ -324,7 +326,7 @@ func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 	switch {
 	case fe.Reason == ReasonTooLarge:
 		if c.quotable(text) && c.answer(ctx, AR, "message too large") == nil {
-			e.Code, c.gentle = AR, true
+			e.Code, c.gentle = c.said(AR), true
 		}
 	case fe.Reason == ReasonTruncated && fe.Resumable():
 		err = &closeError{reason: ReasonTruncated}

@@ -113,10 +113,19 @@ func (c *conn) commit(ctx context.Context, frame []byte, code AckCode, now time.
 	r := c.r2
 	r.answered = true
 	if !r.committed || code == AE || code == CE {
+		r.committed = false
 		return c.writeOut(ctx, commitNAKBlock, code, now)
 	}
 	r.answer, r.code = slices.Concat(commitACKBlock, frame), code
 	return c.commitOut(ctx, r.answer, code, now)
+}
+
+// said returns the code to tell of where code was to be sent: CE is what 15 means.
+func (c *conn) said(code AckCode) AckCode {
+	if c.r2 != nil && !c.r2.committed && code != "" {
+		return CE
+	}
+	return code
 }
 
 // commitOut writes an answer that begins with 06.

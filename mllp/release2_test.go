@@ -117,6 +117,13 @@ func TestRelease2AnswersAreTrue(t *testing.T) {
 				n, _ := c.Conn.Read(make([]byte, 1))
 				assert.Zero(t, n, "nothing more")
 				assert.Len(t, s.delivered(), tc.called)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for _, e := range s.events {
+					if e.Kind == mllp.EventMessage || e.Kind == mllp.EventRejected {
+						assert.Equal(t, tc.want[0] == "15" && e.Code != "", e.Code == mllp.CE, "%v", e)
+					}
+				}
 			})
 		})
 	}
