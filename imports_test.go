@@ -27,7 +27,7 @@ var rules = map[string]struct {
 		packages: []string{"tlsprops", "internal/pbe"}, // tlsprops for the types of its Decoder
 		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
 	},
-	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
+	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/proxyproto", "internal/pbe"}},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {

@@ -531,6 +531,6 @@ func TestALostConnectionMakesTheWholeWindowUnknown(t *testing.T) {
 }
 
 func TestOutcomesHaveNames(t *testing.T) {
-	assert.Equal(t, "unknown, not sent, nacked, acked, Outcome(9)",
-		mllp.Unknown.String()+", "+mllp.NotSent.String()+", "+mllp.Nacked.String()+", "+mllp.Acked.String()+", "+mllp.Outcome(9).String())
+	assert.Equal(t, "unknown, not sent, nacked, acked, sent, Outcome(9)",
+		mllp.Unknown.String()+", "+mllp.NotSent.String()+", "+mllp.Nacked.String()+", "+mllp.Acked.String()+", "+mllp.Sent.String()+", "+mllp.Outcome(9).String())
 }

@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-
-	"github.com/carewire/carewire/tlsprops"
 )
 
 // An Identity is who the client is, by the certificate that it presented, whose
@@ -38,9 +36,13 @@ type Identity struct {
 	Certificate *x509.Certificate
 }
 
+// spkiPrefix begins an Identity.SPKI.
+const spkiPrefix = "sha256/"
+
 // ConnInfo is what is known of a connection before its first message.
 type ConnInfo struct {
 	RemoteAddr net.Addr             // as in Request
+	ProxyAddr  net.Addr             // as in Request
 	LocalAddr  net.Addr             // as in Request
 	TLS        *tls.ConnectionState // as in Request
 	Identity   *Identity            // as in Request
@@ -55,7 +57,7 @@ func (c *conn) connContext(ctx context.Context) (context.Context, error) {
 		return ctx, nil
 	}
 	r := &c.req
-	own := c.cfg.connContext(ctx, ConnInfo{RemoteAddr: r.RemoteAddr, LocalAddr: r.LocalAddr, TLS: r.TLS, Identity: r.Identity})
+	own := c.cfg.connContext(ctx, ConnInfo{RemoteAddr: r.RemoteAddr, ProxyAddr: r.ProxyAddr, LocalAddr: r.LocalAddr, TLS: r.TLS, Identity: r.Identity})
 	if own == nil {
 		return ctx, &closeError{reason: ReasonPanic, err: errNilContext}
 	}
@@ -74,7 +76,7 @@ func (c *config) identify(state *tls.ConnectionState) *Identity {
 	}
 	cert := state.PeerCertificates[0]
 	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	id := &Identity{SPKI: "sha256/" + base64.StdEncoding.EncodeToString(sum[:]), Certificate: cert}
+	id := &Identity{SPKI: spkiPrefix + base64.StdEncoding.EncodeToString(sum[:]), Certificate: cert}
 	if c.keysOnly {
 		return id
 	}
@@ -93,8 +95,15 @@ func (c *config) identify(state *tls.ConnectionState) *Identity {
 	return id
 }
 
-// keysOnly reports whether of a client's certificate only the key is verified.
-func keysOnly(p *tlsprops.TlsProperties) bool { return p.Verify == tlsprops.VerifyPinned }
+// certificate returns what events tell of it; nil without one.
+func (id *Identity) certificate() *Certificate {
+	if id == nil {
+		return nil
+	}
+	c := new(Certificate)
+	c.Subject, c.Issuer, c.Serial = certificateNames(id.Certificate)
+	return c
+}
 
 func certificateNames(c *x509.Certificate) (subject, issuer, serial string) {
 	return c.Subject.String(), c.Issuer.String(), fmt.Sprintf("%X", c.SerialNumber)

@@ -20,19 +20,6 @@ import (
 // or the end of their context; alone, or in a *DrainError.
 var ErrServerClosed = errors.New("mllp: server closed")
 
-// A DrainError says that a Server stopped before all it had in hand was done.
-// The senders of those messages have no acknowledgement, and will send again.
-type DrainError struct {
-	Abandoned int   // connections that were cut in a message
-	Err       error // ErrServerClosed from Serve, the context's error from Shutdown
-}
-
-func (e *DrainError) Error() string {
-	return fmt.Sprintf("mllp: %d connections were cut in a message: %v", e.Abandoned, e.Err)
-}
-
-func (e *DrainError) Unwrap() error { return e.Err }
-
 // A Handler takes messages. The acknowledgement follows from what ServeMLLP
 // returns, so it must return only when the message is safe:
 //
@@ -85,7 +72,8 @@ type Request struct {
 	Message    []byte // the text of the frame, to the byte
 	Header     Header // of the message, or of the batch; zero if Flags has NotHL7
 	Flags      Flags
-	RemoteAddr net.Addr
+	RemoteAddr net.Addr // the client's; behind a proxy, as one of TrustedProxies gave it
+	ProxyAddr  net.Addr // of that proxy; nil: none
 	LocalAddr  net.Addr
 	// TLS is nil on a connection without TLS. With required client certificates,
 	// PeerCertificates[0] is the verified client's.
@@ -97,17 +85,19 @@ type Request struct {
 
 // Flags tell what is unusual about a message. Most appear only with a policy
 // that lets such messages through.
-type Flags uint8
+type Flags uint16
 
 // The flags.
 const (
-	MissingCR    Flags = 1 << iota // the frame ended with FS alone
-	StrayControl                   // VT or FS in the text
-	MultipleMSH                    // more than one MSH segment, and no batch header
-	Batch                          // the text is a batch: FHS or BHS comes first
-	NoControlID                    // MSH-10 is empty
-	NotHL7                         // the text begins with none of MSH, FHS, BHS
-	IsAck                          // an acknowledgement: whatever the handler returns, nothing is sent
+	MissingCR     Flags = 1 << iota // the frame ended with FS alone
+	StrayControl                    // VT or FS in the text
+	MultipleMSH                     // more than one MSH segment, and no batch header
+	Batch                           // the text is a batch: FHS or BHS comes first; or a message of one
+	NoControlID                     // MSH-10 is empty
+	NotHL7                          // the text begins with none of MSH, FHS, BHS
+	IsAck                           // an acknowledgement: nothing is sent, but in enhanced mode a commit acknowledgement if it asks for one
+	DuplicateID                     // another message with this MSH-10 has been accepted: see Server.Replay
+	UnverifiedEnd                   // the message may not be whole: see Framing.AllowUnverifiedEnd
 )
 
 // A Server receives messages over MLLP, or, with TLS, over MLLPS. Handler must
@@ -117,6 +107,12 @@ type Server struct {
 	// Addr is where ListenAndServe listens. If empty, ":2575".
 	Addr    string
 	Handler Handler
+	// Stream, if not nil, takes the messages in place of Handler, which must be
+	// nil then: see StreamHandler.
+	Stream StreamHandler
+
+	// Framing is how messages are told apart. The zero value is MLLP release 1.
+	Framing Framing
 
 	// TLS makes the Server speak TLS, with the files that it names: they are
 	// loaded by Serve and, while that runs, again whenever they change. If nil, or
@@ -128,6 +124,9 @@ type Server struct {
 	// MaxMessageBytes limits the text of a frame. If zero, 16 MiB; a negative
 	// value is an error.
 	MaxMessageBytes int64
+	// MaxStreamBytes is MaxMessageBytes for messages that Stream takes. If zero,
+	// 1 GiB; a negative value is an error.
+	MaxStreamBytes int64
 	// MaxBufferedBytes limits the memory for frames of all connections together,
 	// not counting buffers of up to 64 KiB, of which each connection may have
 	// one. When it is used up, connections that need more are not read until
@@ -135,6 +134,11 @@ type Server struct {
 	// 256 MiB, or 2.5 times MaxMessageBytes if that is more; less than that is an
 	// error.
 	MaxBufferedBytes int64
+	// MaxBufferedBytesPerHost is the share of MaxBufferedBytes that the connections
+	// from one IP address may have together; those beyond it wait likewise. If zero,
+	// half of MaxBufferedBytes, or 2.5 times MaxMessageBytes if that is more; less
+	// than that is an error. Negative means no limit.
+	MaxBufferedBytesPerHost int64
 	// MaxJunkBytes limits the bytes before a frame that do not belong to one. If
 	// zero, 4 KiB; negative means none.
 	MaxJunkBytes int64
@@ -142,6 +146,37 @@ type Server struct {
 	// address. Further ones are closed at once. If zero, 1024 and 64; negative
 	// means no limit.
 	MaxConns, MaxConnsPerHost int
+	// EvictIdle lets a new connection that one of these limits would refuse take
+	// the place of another: the one, of that address or of all, that has been
+	// without a message longest, and for at least so long. It helps where peers
+	// vanish and come back faster than TCP keep-alive finds out, and lets newcomers
+	// end connections that are merely quiet. If zero or negative, an established
+	// connection is never ended for a new one.
+	EvictIdle time.Duration
+
+	// Allow and Deny say which IP addresses may connect. Others are closed before
+	// a byte is exchanged. Deny comes first. If Allow is empty, all may that are
+	// not in Deny.
+	Allow, Deny Prefixes
+	// TrustedProxies are the addresses of proxies that begin each connection with a
+	// header of the PROXY protocol, version 1 or 2, which says who the client is;
+	// Allow, Deny, MaxConnsPerHost and RemoteAddr then are about that client. From
+	// these addresses the header is required, within HandshakeTimeout; from all
+	// others it is an error of protocol. Where the header names no client (LOCAL,
+	// UNKNOWN) the proxy counts as the client, also for Allow.
+	TrustedProxies Prefixes
+	// Senders say in whose name (MSH-3, MSH-4) the client with a certificate may
+	// send. The first rule that is for the client decides; a client that none is
+	// for may send nothing. What is not permitted is answered AR without the
+	// handler. If empty, everybody may send everything. Needs TLS with client
+	// certificates.
+	Senders []SenderRule
+	// RecheckClients ends, whenever the files of TLS have been loaded again, the
+	// connections whose client certificate would not be accepted any more: its
+	// authority was withdrawn, it was revoked, or it has expired. A message that
+	// the handler has is answered first. If false, connections in hand go on, for
+	// months perhaps. Needs TLS with client certificates.
+	RecheckClients bool
 
 	// HandshakeTimeout limits the TLS handshake. If zero, 10 s; negative means
 	// no limit.
@@ -157,9 +192,10 @@ type Server struct {
 	// WriteTimeout limits the writing of one reply; it may take up to a second
 	// more. If zero, 10 s; negative means no limit.
 	WriteTimeout time.Duration
-	// HandlerTimeout limits the handler. After it the handler's context ends, AE
-	// is sent, and what the handler returns later is discarded; the next message
-	// of the connection waits for it. If zero or negative, there is no limit.
+	// HandlerTimeout limits each call of Handler and of Application. After it the
+	// context of the call ends, AE is sent (see Late), and what is returned later
+	// is discarded; the next message of the connection waits for it. If zero or
+	// negative, there is no limit.
 	HandlerTimeout time.Duration
 	// DrainTimeout limits the end of the Server: see Serve. If zero, 30 s;
 	// negative means no limit.
@@ -184,9 +220,11 @@ type Server struct {
 	// MultipleMSH is for frames with a second MSH segment without a batch header:
 	// reject (the default) or deliver; then one answer is sent, quoting the first.
 	MultipleMSH Policy
-	// Batches is for frames that begin with FHS or BHS: reject (the default) or
-	// deliver; then one answer is sent, quoting FHS-11 or BHS-11, so the handler
-	// must take all of the batch or nothing.
+	// Batches is for frames that begin with FHS or BHS: reject (the default);
+	// deliver, then one answer is sent, quoting FHS-11 or BHS-11, so the handler
+	// must take all of the batch or nothing; or per-message, batch or last, then
+	// the handler gets the messages of the batch one by one, unless the batch is
+	// malformed or BTS-1 or FTS-1 are not what there is, which is answered AE.
 	Batches Policy
 	// Truncated is for a message in whose middle another one begins: resync (the
 	// default) answers AE to the first, if its MSH-10 can be read, and handles
@@ -200,31 +238,89 @@ type Server struct {
 	// connection's handlers; it must be ctx or come from it, and nil closes the
 	// connection.
 	ConnContext func(ctx context.Context, info ConnInfo) context.Context
+	// Enhanced heeds what messages ask for with MSH-15 and MSH-16 (HL7 2.x,
+	// chapter 2, enhanced mode): see the package's documentation. By default each
+	// message is answered once, with AA, AE or AR, as if they were empty: many
+	// senders fill them in and do not know a CA.
+	Enhanced bool
+	// Application, if not nil, is called for each message that Handler has taken,
+	// in enhanced mode after the commit acknowledgement has been written, and says
+	// what the application acknowledgement is. In original mode that is the only
+	// one, and an error says that a message that Handler has taken may come again.
+	Application Handler
+	// Responder sends answers over connections of their own. If nil, they go over
+	// that of the message.
+	Responder *Responder
+	// Key and Parallel let up to Parallel messages of one connection be handled at
+	// a time, those waiting for others included: messages whose keys differ beside
+	// each other, those with the same key in their order, those without a key by
+	// themselves, after all before them and before all after them. Their
+	// acknowledgements leave in the order in which the messages came. Key must be
+	// fast, not modify the request, and return nil or part of it, such as PID-3.1.
+	// Each message beside another takes a copy of its text from MaxBufferedBytes,
+	// and is handled by itself when that is used up. If Key is nil and Parallel
+	// zero or 1, off; one without the other is an error.
+	Key      func(*Request) []byte
+	Parallel int
+	// Replay, if not nil, remembers what was answered to accepted messages: one
+	// that comes again, to the byte, is answered the same without the Handler.
+	// Messages without MSH-10 and acknowledgements do not count.
+	Replay ReplayStore
+	// DuplicateID is for messages, with Replay, whose MSH-10 another accepted one
+	// of the same sender had: reject (the default), error or deliver.
+	DuplicateID Policy
 
-	// Logger gets the events. If nil, nothing is logged.
+	// Late is for messages whose handler did not return within HandlerTimeout: error
+	// (the default), or close, without an answer.
+	Late Policy
+
+	// Quarantine, if not nil, is called for each frame that does not reach the
+	// handler, in the connection's goroutine, which waits for it: each bad_frame and
+	// rejected event, after the answer if there is one.
+	Quarantine func(ctx context.Context, f QuarantinedFrame)
+	// QuarantineBytes is how many bytes of such a frame's text Quarantine gets at
+	// most. They are patient data. If zero or negative, none.
+	QuarantineBytes int
+
+	// Logger gets the events, and those of TLS if that has no Logger of its own.
+	// Of refused connections it gets ten in ten seconds and the number of the rest.
+	// If nil, nothing is logged.
 	Logger *slog.Logger
 	// Observe is called for each event, from several goroutines at a time, and
 	// must not block. May be nil.
 	Observe func(Event)
 
-	net  netserver.Server
-	ids  atomic.Uint64 // control IDs given out
-	once sync.Once
+	net      netserver.Server
+	ids      atomic.Uint64 // control IDs given out
+	replays  replays
+	drain    drainReport
+	refusals refusals
+	once     sync.Once
 	// set in once, static then
 	idKey  [7]byte // makes control IDs unlike those of other processes
 	budget *budget
+	recent *recent // nil except with MLLP release 2
 }
 
 // Validate returns the first error in the settings. Serve calls it.
 func (s *Server) Validate() error {
-	if s.Handler == nil {
-		return errors.New("mllp: Server.Handler is not set")
+	if err := s.validateStream(); err != nil {
+		return err
+	}
+	if err := s.Framing.Validate(); err != nil {
+		return err
 	}
 	if s.MaxMessageBytes < 0 {
 		return fmt.Errorf("mllp: Server.MaxMessageBytes is negative (%d)", s.MaxMessageBytes)
 	}
+	if s.Framing.Length > orDefault(s.MaxMessageBytes, defaultMaxMessage) {
+		return fmt.Errorf("mllp: Server.Framing.Length is %d, more than MaxMessageBytes", s.Framing.Length)
+	}
 	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytes != 0 && s.MaxBufferedBytes < need {
 		return fmt.Errorf("mllp: Server.MaxBufferedBytes is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytes, need)
+	}
+	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytesPerHost > 0 && s.MaxBufferedBytesPerHost < need {
+		return fmt.Errorf("mllp: Server.MaxBufferedBytesPerHost is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytesPerHost, need)
 	}
 	for _, p := range []struct {
 		field   string
@@ -234,12 +330,17 @@ func (s *Server) Validate() error {
 		{"NotHL7", s.NotHL7, []Policy{PolicyClose, PolicyReject, PolicyDeliver}},
 		{"NoControlID", s.NoControlID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
 		{"MultipleMSH", s.MultipleMSH, []Policy{PolicyReject, PolicyDeliver}},
-		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver}},
+		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver, PolicyPerMessage, PolicyBatch, PolicyLast}},
+		{"Late", s.Late, []Policy{PolicyError, PolicyClose}},
+		{"DuplicateID", s.DuplicateID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
 		{"Truncated", s.Truncated, []Policy{PolicyResync, PolicyClose}},
 	} {
 		if !p.policy.in(p.allowed) {
 			return fmt.Errorf("mllp: Server.%s is %q: use one of %q", p.field, p.policy, p.allowed)
 		}
+	}
+	if err := s.validateAcks(); err != nil {
+		return err
 	}
 	if s.TLS != nil && s.TLSConfig == nil {
 		if err := s.TLS.ValidateFor(tlsprops.Listener); err != nil {
@@ -249,7 +350,7 @@ func (s *Server) Validate() error {
 	if c := s.TLSConfig; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
 		return errors.New("mllp: Server.TLSConfig has no certificate")
 	}
-	return nil
+	return s.validateAccess()
 }
 
 // ListenAndServe listens on Addr and calls Serve.
@@ -291,21 +392,27 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		defer stop()
 	}
 	err = s.net.Serve(ctx, ln, netserver.Options{
-		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
+		NewConn:         func(raw net.Conn, peer netserver.Peer) netserver.Conn { return newConn(cfg, raw, peer) },
+		Allow:           cfg.allow,
+		Deny:            cfg.deny,
+		Proxies:         cfg.proxies,
+		HeaderTimeout:   cfg.handshakeTimeout,
 		MaxConns:        cfg.maxConns,
 		MaxConnsPerHost: cfg.maxConnsPerHost,
+		EvictIdle:       cfg.evictIdle,
 		DrainTimeout:    cfg.drainTimeout,
-		Refused: func(from net.Addr, perHost bool) {
-			reason := ReasonTooManyConns
-			if perHost {
-				reason = ReasonTooManyConnsOfHost
+		Refused:         func(from netserver.Peer, why error) { cfg.tell(ctx, refusalEvent(from, why)) },
+		Abandoned: func(nc netserver.Conn) {
+			if one, ok := nc.(*conn); ok {
+				s.drain.abandon(one)
 			}
-			cfg.tell(ctx, Event{Kind: EventRefused, Reason: reason, RemoteAddr: from})
 		},
 		AcceptFailed: func(err error, pause time.Duration) {
 			cfg.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
 		},
 	})
+	finished, _ := s.drain.read()
+	cfg.tell(ctx, Event{Kind: EventDrained, Finished: finished, Abandoned: s.net.Abandoned()})
 	if !errors.Is(err, netserver.ErrClosed) {
 		return fmt.Errorf("mllp: %w", err)
 	}
@@ -336,7 +443,8 @@ func (s *Server) Close() error {
 // was, and err is not ErrServerClosed.
 func (s *Server) drained(err error) error {
 	if n := s.net.Abandoned(); n > 0 {
-		return &DrainError{Abandoned: n, Err: err}
+		finished, messages := s.drain.read()
+		return &DrainError{Abandoned: n, Finished: finished, Messages: messages, Err: err}
 	}
 	if errors.Is(err, ErrServerClosed) {
 		return err
@@ -344,12 +452,10 @@ func (s *Server) drained(err error) error {
 	return nil
 }
 
-// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP".
+// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP"; with FRAME and
+// RAW, "TCP+TLS" and "TCP".
 func (s *Server) Transport() string {
-	if s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled {
-		return "MLLPS"
-	}
-	return "MLLP"
+	return s.Framing.transport(s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled)
 }
 
 // Conns returns the number of connections.
@@ -360,9 +466,15 @@ func (s *Server) Conns() int { return s.net.Conns() }
 type config struct {
 	server  *Server // for control IDs
 	handler Handler
+	stream  StreamHandler    // nil: handler
 	tls     *tls.Config      // nil: plain
 	source  *tlsprops.Source // of tls; nil if that was given
 	budget  *budget
+	recent  *recent
+
+	framing, replies Framing
+	gap              time.Duration // of framing
+	keepOpen         bool
 
 	maxMessage, maxJunk       int64
 	maxConns, maxConnsPerHost int
@@ -372,8 +484,14 @@ type config struct {
 	strict                                               bool
 	notHL7, noControlID, multipleMSH, batches, truncated Policy
 
+	access
+
+	generation  atomic.Uint64                                   // how often the files of tls were loaded again; only if recheck
 	connContext func(context.Context, ConnInfo) context.Context // nil: none
-	keysOnly    bool                                            // of clients' certificates only the key is verified
+	ackConfig
+
+	quarantine      func(context.Context, QuarantinedFrame) // nil: none
+	quarantineBytes int                                     // 0 or less: none
 
 	logger  *slog.Logger
 	observe func(Event)
@@ -387,11 +505,21 @@ func (s *Server) config() (*config, error) {
 	s.once.Do(func() {
 		rand.Read(s.idKey[:])
 		most := leastBudget(maxMessage)
-		s.budget = newBudget(orDefault(s.MaxBufferedBytes, max(256<<20, most)), most)
+		all := orDefault(s.MaxBufferedBytes, max(256<<20, most))
+		s.budget = newBudget(all, orDefault(s.MaxBufferedBytesPerHost, max(all/2, most)), most)
+		if s.Framing.Mode == ModeMLLPv2 {
+			s.recent = newRecent()
+		}
 	})
 	c := &config{
 		server:           s,
 		handler:          s.Handler,
+		stream:           s.Stream,
+		framing:          s.Framing,
+		replies:          s.Framing.ofReplies(),
+		gap:              s.Framing.gap(),
+		keepOpen:         s.Framing.keepOpen(),
+		recent:           s.recent,
 		tls:              s.TLSConfig.Clone(),
 		budget:           s.budget,
 		maxMessage:       maxMessage,
@@ -411,18 +539,21 @@ func (s *Server) config() (*config, error) {
 		multipleMSH:      s.MultipleMSH.or(PolicyReject),
 		batches:          s.Batches.or(PolicyReject),
 		truncated:        s.Truncated.or(PolicyResync),
+		access:           s.access(),
 		connContext:      s.ConnContext,
+		ackConfig:        s.ackConfig(),
+		quarantine:       s.Quarantine,
+		quarantineBytes:  s.QuarantineBytes,
 		logger:           s.Logger,
 		observe:          s.Observe,
+	}
+	if c.stream != nil {
+		c.maxMessage = orDefault(s.MaxStreamBytes, defaultMaxStream)
 	}
 	if c.tls != nil || s.TLS == nil || !s.TLS.Enabled {
 		return c, nil
 	}
-	var err error
-	c.keysOnly = keysOnly(s.TLS)
-	if c.source, err = tlsprops.Load(*s.TLS); err == nil {
-		c.tls, err = c.source.ServerConfig()
-	}
+	err := c.loadTLS(s)
 	if err != nil {
 		return nil, fmt.Errorf("mllp: Server.TLS: %w", err)
 	}

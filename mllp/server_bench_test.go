@@ -172,7 +172,7 @@ func benchServer(b *testing.B, mode string, conns, size int) {
 	var wg sync.WaitGroup
 	srv := &mllp.Server{
 		Handler:   mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) { return nil, nil }),
-		TLSConfig: server, MaxConnsPerHost: -1, MaxBufferedBytes: 1 << 30,
+		TLSConfig: server, MaxConnsPerHost: -1, MaxBufferedBytes: 1 << 30, MaxBufferedBytesPerHost: -1,
 	}
 	ours := listen()
 	wg.Go(func() { srv.Serve(b.Context(), ours) })
