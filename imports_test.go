@@ -28,13 +28,13 @@ var rules = map[string]struct {
 		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
 	},
 	"dicomtls": {
-		packages: []string{"tlsprops", "keystore", "internal/netserver", "internal/pbe"},
+		packages: []string{"tlsprops", "keystore", "internal/netserver", "internal/proxyproto", "internal/pbe"},
 		modules: []string{
 			"github.com/suyashkumar/dicom", "golang.org/x/exp", "golang.org/x/text", // the parser, its generics, its character sets
 			"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto", // of keystore
 		},
 	},
-	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
+	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/proxyproto", "internal/pbe"}},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {

@@ -58,7 +58,7 @@ const (
 	ReasonCallingAE          Reason = "calling_ae"            // Server.CallingAETitles
 	ReasonCertificateAE      Reason = "certificate_ae"        // Server.CertificateAEs
 	ReasonIdentity           Reason = "identity"              // Server.Authenticate
-	ReasonAddress            Reason = "address"               // Server.AllowFrom
+	ReasonAddress            Reason = "address"               // Server.Allow and Deny
 	ReasonTooMany            Reason = "too_many"              // Server.MaxAssociations
 	ReasonTooManyOfAE        Reason = "too_many_of_ae"        // Server.MaxAssociationsPerAE
 	ReasonTooManyOfHost      Reason = "too_many_of_host"      // Server.MaxAssociationsPerHost

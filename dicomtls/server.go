@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -36,9 +35,10 @@ type Server struct {
 	// CallingAETitles are the titles of those who may call. Empty: anyone.
 	// Titles are claims; CertificateAEs makes them more.
 	CallingAETitles []string
-	// AllowFrom are the networks from which connections are taken; others are
-	// closed without a byte. Empty: any.
-	AllowFrom []netip.Prefix
+	// Allow and Deny say which IP addresses may connect. Others are closed before
+	// a byte is exchanged. Deny comes first. If Allow is empty, all may that are
+	// not in Deny.
+	Allow, Deny Prefixes
 	// CertificateAEs binds AE titles to client certificates: the calling title
 	// must be among those of a key that describes the certificate. Keys are
 	// "dns:" with a DNS name and "ip:" with an address among its subject
@@ -108,6 +108,12 @@ type Server struct {
 
 const mostMaxPDU = 1 << 20
 
+// Prefixes are ranges of IP addresses, a []netip.Prefix. An IPv4-mapped IPv6
+// address counts as the IPv4 address that it stands for. In JSON and YAML they are
+// an array of texts such as "10.1.0.0/16", "2001:db8::/32" or, for one address,
+// "192.0.2.7", or a single text that separates them by commas or white space.
+type Prefixes = netserver.Prefixes
+
 // Validate returns the first error in the settings. Serve calls it.
 func (s *Server) Validate() error {
 	for _, f := range []struct {
@@ -118,6 +124,14 @@ func (s *Server) Validate() error {
 			if !validAE(title) {
 				return fmt.Errorf("dicomtls: Server.%s: %q is no AE title: 1 to 16 characters, no backslash, no spaces around", f.field, title)
 			}
+		}
+	}
+	for _, l := range []struct {
+		field string
+		list  Prefixes
+	}{{"Allow", s.Allow}, {"Deny", s.Deny}} {
+		if _, err := l.list.Canonical(); err != nil {
+			return fmt.Errorf("dicomtls: Server.%s: %w", l.field, err)
 		}
 	}
 	if s.MaxPDUBytes != 0 && (s.MaxPDUBytes < 4<<10 || s.MaxPDUBytes > mostMaxPDU) {
@@ -219,16 +233,21 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer drain.Wait()
 	defer close(ended)
 	err = s.net.Serve(ctx, ln, netserver.Options{
-		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
+		NewConn:         func(raw net.Conn, _ netserver.Peer) netserver.Conn { return newConn(cfg, raw) },
+		Allow:           cfg.allow,
+		Deny:            cfg.deny,
 		MaxConns:        2 * cfg.maxAssociations,
 		MaxConnsPerHost: 2 * cfg.maxPerHost,
 		DrainTimeout:    backstop,
-		Refused: func(from net.Addr, perHost bool) {
+		Refused: func(from netserver.Peer, why error) {
 			reason := ReasonTooMany
-			if perHost {
+			switch {
+			case errors.Is(why, netserver.ErrDenied):
+				reason = ReasonAddress
+			case errors.Is(why, netserver.ErrHostFull):
 				reason = ReasonTooManyOfHost
 			}
-			cfg.tell(ctx, Event{Kind: EventRefused, Reason: reason, RemoteAddr: from})
+			cfg.tell(ctx, Event{Kind: EventRefused, Reason: reason, RemoteAddr: from.Addr})
 		},
 		AcceptFailed: func(err error, pause time.Duration) {
 			cfg.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
@@ -311,6 +330,8 @@ type config struct {
 	tls    *tls.Config // nil: plain
 	source *tlsSource  // of tls; nil if that was given
 
+	allow, deny Prefixes // of Server, in their canonical form
+
 	maxPDU                                uint32
 	maxObject                             int64
 	maxAssociations, maxPerAE, maxPerHost int // 0 or less: no limit
@@ -322,8 +343,11 @@ func (s *Server) config() (*config, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
+	allow, _ := s.Allow.Canonical() // Validate has seen the errors
+	deny, _ := s.Deny.Canonical()
 	c := &config{
-		Server:           s,
+		Server: s,
+		allow:  allow, deny: deny,
 		tls:              s.TLSConfig.Clone(),
 		maxPDU:           uint32(orDefault(s.MaxPDUBytes, defaultMaxPDU)), //nolint:gosec // checked by Validate
 		maxObject:        max(0, orDefault(s.MaxObjectBytes, 16<<30)),

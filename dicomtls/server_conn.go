@@ -95,10 +95,6 @@ func (c *conn) Serve(ctx context.Context) {
 	if tc, ok := c.raw.(*net.TCPConn); ok {
 		_ = tc.SetKeepAliveConfig(keepAlive) // if it fails, the connection has just ended
 	}
-	if !c.cfg.allows(c.info.RemoteAddr) {
-		c.cfg.tell(ctx, Event{Kind: EventRefused, Reason: ReasonAddress, RemoteAddr: c.info.RemoteAddr})
-		return
-	}
 	c.net = quick(c.raw)
 	if c.cfg.tls != nil && !c.handshake(ctx) {
 		return

@@ -205,7 +205,7 @@ func TestTransferSyntaxesAreChosenByTheServersPreference(t *testing.T) {
 }
 
 func TestConnectionsFromElsewhereAreClosedWithoutAByte(t *testing.T) {
-	srv := &dicomtls.Server{AllowFrom: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}}
+	srv := &dicomtls.Server{Allow: dicomtls.Prefixes{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}}
 	in(t, srv, func(t *testing.T, s *site) {
 		s.associatedFor(t, "AC 1=0 3=3")
 		c, err := s.mem.DialFrom(net.IPv4(10, 0, 0, 1))

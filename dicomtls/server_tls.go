@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -88,19 +87,6 @@ func handshakeEvent(err error) Event {
 		e.Reason = ReasonTLSNoCertificate
 	}
 	return e
-}
-
-// allows reports whether connections from this address are taken.
-func (c *config) allows(from net.Addr) bool {
-	if len(c.AllowFrom) == 0 {
-		return true
-	}
-	ap, err := netip.ParseAddrPort(from.String())
-	if err != nil {
-		return false
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(c.AllowFrom, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // hostOf returns the address without the port.

@@ -2,6 +2,7 @@ package keystore_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/asn1"
 	"errors"
 	"math"
@@ -224,6 +225,18 @@ func TestADerivationThatWouldTakeTooLongIsRefusedBeforeItBegins(t *testing.T) {
 		if !raceDetector { // which is ten times as slow
 			assert.Less(t, time.Since(start), 5*time.Second, name)
 		}
+	}
+}
+
+func TestNothingIsDerivedForACallerWhoHasGone(t *testing.T) {
+	for _, file := range []string{"stores/o-default.p12", "stores/keyplusca.jceks"} {
+		data := golden(t, file)
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := keystore.OpenContext(ctx, data, options)
+		require.NoError(t, err, file)
+		cancel()
+		_, err = keystore.OpenContext(ctx, data, options)
+		assert.ErrorIs(t, err, context.Canceled, file)
 	}
 }
 

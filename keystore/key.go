@@ -2,15 +2,14 @@ package keystore
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // privateKeyInfo is that of RFC 5958 section 2, whose attributes and public key
@@ -117,19 +116,8 @@ func parseKey(der []byte) (crypto.Signer, error) {
 	if !ok {
 		return nil, errors.New("it cannot sign")
 	}
-	const fewest = 1024 // bits, crypto/rsa's own limit
-	switch public := signer.Public().(type) {
-	case *rsa.PublicKey:
-		if n := public.N.BitLen(); n < fewest {
-			return nil, fmt.Errorf("%d bits are less than %d", n, fewest)
-		}
-	case *ecdsa.PublicKey:
-		if public.Curve == elliptic.P224() {
-			return nil, errors.New("crypto/tls does not sign with P-224")
-		}
-	case ed25519.PublicKey:
-	default:
-		return nil, errors.New("crypto/tls does not sign with it")
+	if err := tlsprops.CheckKey(signer); err != nil {
+		return nil, err
 	}
 	return signer, nil
 }

@@ -112,10 +112,11 @@ func (o *Options) storePasswords() []string {
 type account struct {
 	limit, spent int // iterations; a negative limit is none
 	items        int
+	ended        func() error // why nobody waits for the outcome any more; nil while somebody does
 }
 
-func newAccount(o *Options) *account {
-	a := &account{limit: o.MaxIterations}
+func newAccount(o *Options, ended func() error) *account {
+	a := &account{limit: o.MaxIterations, ended: ended}
 	if a.limit == 0 {
 		a.limit = defaultMaxIterations
 	}
@@ -124,6 +125,9 @@ func newAccount(o *Options) *account {
 
 // spend is called before n iterations are computed.
 func (a *account) spend(n int) error {
+	if err := a.ended(); err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
 	if a.limit >= 0 && n > a.limit-a.spent {
 		return &LimitError{"iterations of key derivation in the whole file (Options.MaxIterations)", int64(a.limit)}
 	}

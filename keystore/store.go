@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"context"
 	"crypto/fips140"
 	"fmt"
 	"io"
@@ -109,14 +110,22 @@ type Entry struct {
 // Open reads a key store of any format that is supported. What is wrong with a
 // single entry is in its Err, and the others are still there.
 //
-// It does not modify data, and entries share memory with it.
+// It does not modify data, and entries share memory with it. Deriving keys from
+// passwords can take seconds, up to what Options.MaxIterations allows: see
+// OpenContext.
 func Open(data []byte, o Options) (*Store, error) {
+	return OpenContext(context.Background(), data, o)
+}
+
+// OpenContext is Open that gives up when ctx ends. A derivation that has begun is
+// finished first, which takes a second or two at most.
+func OpenContext(ctx context.Context, data []byte, o Options) (*Store, error) {
 	if most := o.maxBytes(); most >= 0 && int64(len(data)) > most {
 		return nil, &LimitError{"bytes of the file (Options.MaxBytes)", most}
 	}
 	var s *Store
 	var err error
-	open := func() { s, err = openFormat(data, &o) }
+	open := func() { s, err = openFormat(data, &o, newAccount(&o, ctx.Err)) }
 	if o.AllowLegacyInFIPS {
 		fips140.WithoutEnforcement(open)
 	} else {
@@ -154,12 +163,11 @@ func OpenFile(name string, o Options) (*Store, error) {
 	return s, nil
 }
 
-func openFormat(data []byte, o *Options) (*Store, error) {
+func openFormat(data []byte, o *Options, a *account) (*Store, error) {
 	s := &Store{Format: o.Format}
 	if s.Format == FormatUnknown {
 		s.Format = Detect(data)
 	}
-	a := newAccount(o)
 	var err error
 	switch s.Format {
 	case FormatJKS, FormatJCEKS:
@@ -180,6 +188,9 @@ func openFormat(data []byte, o *Options) (*Store, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := a.ended(); err != nil {
+		return nil, fmt.Errorf("keystore: %w", err) // not with entries that did not open for this reason
 	}
 	for _, e := range s.Entries {
 		e.finish(s)

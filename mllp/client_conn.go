@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -49,6 +48,12 @@ type Conn struct {
 	timeout      time.Duration
 	writeTimeout time.Duration
 	match        Match
+	enhanced     bool
+	applyTimeout time.Duration // ApplicationTimeout
+	correlator   *Correlator   // nil: none
+	framing      Framing
+	gap          time.Duration // silence that ends a reply; 0: something else does
+	wire         *farewell     // below TLS; nil without
 
 	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
 	slots      chan struct{} // holds a token for each message under way
@@ -57,24 +62,15 @@ type Conn struct {
 
 	frame []byte // owned by the holder of turn
 
+	writing sync.Mutex // held while a frame is written
+
 	mu       sync.Mutex
 	err      error     // guarded by mu: why the Conn has ended; nil while it has not
 	waiting  []*flight // guarded by mu: written or being written, oldest first
 	idle     []*flight // guarded by mu: to be used again
 	writeErr error     // guarded by mu: why nothing can be written any more
 	strays   int       // guarded by mu: acknowledgements that were passed over
-}
-
-// flight is a message under way.
-type flight struct {
-	reply chan *Reply // of one; readLoop sends when it takes the flight off the waiting ones
-
-	// Set before the flight is among the waiting, then read-only.
-	id     []byte // MSH-10, in the caller's message
-	began  time.Time
-	strays int // Conn.strays at that time
-
-	timer *time.Timer // owned by Send
+	owed     []string  // guarded by mu: messages whose commit acknowledgement may come after all
 }
 
 // Reply is a receiver's answer.
@@ -85,14 +81,24 @@ type Reply struct {
 	// Strays is how many acknowledgements of other messages came in that time
 	// and were passed over (MatchControlID).
 	Strays int
+	// Commit is the code of the commit acknowledgement that came before Ack, with
+	// Dialer.Enhanced: CA or, if none came before, "".
+	Commit AckCode
 }
 
-func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
+func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn {
+	replies := d.Framing.ofReplies()
 	c := &Conn{
 		nc: raw, raw: raw, tls: secured,
 		timeout:      duration(d.Timeout, defaultAckTimeout),
 		writeTimeout: duration(d.WriteTimeout, defaultSendTimeout),
 		match:        d.Match,
+		enhanced:     d.Enhanced,
+		applyTimeout: duration(d.ApplicationTimeout, defaultAckTimeout),
+		correlator:   d.Correlator,
+		framing:      d.Framing,
+		gap:          replies.gap(),
+		wire:         wire,
 		turn:         make(chan struct{}, 1),
 		slots:        make(chan struct{}, max(d.Window, 1)),
 		closed:       make(chan struct{}),
@@ -101,7 +107,8 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 	if secured != nil {
 		c.nc = secured
 	}
-	c.frames = NewReader(incoming{c}, d.MaxMessageBytes)
+	c.frames = new(Reader)
+	replies.setUp(c.frames, incoming{c}, orDefault(d.MaxMessageBytes, defaultMaxMessage))
 	go c.readLoop()
 	return c
 }
@@ -110,10 +117,9 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 // their turns in the order in which they were made; no more than Dialer.Window
 // messages are under way at a time. msg is not kept.
 //
-// With AA or CA the error is nil. (CA is the word of enhanced mode for having
-// taken charge of a message: HL7 2.x, chapter 2. Send waits for one
-// acknowledgement; an application's later one, which MSH-16 may ask for, is
-// not collected here and ends the connection.) With any other code the error's
+// With AA or CA, and under MatchNone when msg is written, the error is nil. (CA is
+// the word of enhanced mode for having taken charge of a message: HL7 2.x, chapter
+// 2.) With any other code the error's
 // outcome is Nacked, and the reply is returned besides. Otherwise the reply is
 // nil. The error is always a *[SendError]:
 //
@@ -124,6 +130,31 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 //     connection broke, and if the peer sent anything but a frame with an
 //     acknowledgement. The Conn is then closed, and the other messages under
 //     way on it are Unknown too.
+//
+// Without Dialer.Enhanced, Send waits for one acknowledgement; an application's
+// later one, which MSH-16 may ask for, ends the connection. With it:
+//
+//   - A message with MSH-16 AL waits for AA, AE or AR; CA before it is only noted
+//     in the reply, CE and CR end the waiting. That the application's word comes
+//     first, or that CA never comes after it, makes no difference; a CA that
+//     comes later is passed over.
+//   - If CA came and the application's word does not, within ApplicationTimeout or
+//     because the connection ended, the reply is that of CA and the error is
+//     Unknown with [ErrNoApplicationAck]. It is not Retryable: the receiver has
+//     the message. A Correlator goes on waiting when the connection has ended.
+//   - With MSH-16 NE or absent, Send waits for the commit acknowledgement, and
+//     with both absent as without Enhanced.
+//   - A message that asks for no acknowledgement, or for one that comes only after
+//     success or only after an error, is NotSent: silence could mean that all is
+//     well, and that all is lost. (MSH-15 may do so if MSH-16 is AL.)
+//   - An application's word that asks with MSH-15 for a commit acknowledgement
+//     itself gets its CA.
+//
+// With MLLP release 2 the message is sent again, as Framing says, until the peer
+// commits it; without a commit it is Unknown, or, if each try was answered 15,
+// Nacked with the code CE. Send then waits for the acknowledgement, and commits
+// it. To a message that wants none (MSH-16 is NE, MSH-15 too or empty) the commit
+// is the answer, as CA and without Raw.
 func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	reply, err := c.send(ctx, msg)
 	if err != nil {
@@ -133,37 +164,57 @@ func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 }
 
 func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
+	f, reply, err := c.launch(ctx, msg)
+	if f == nil {
+		return reply, err
+	}
+	return c.await(ctx, f)
+}
+
+// launch writes msg. It returns either a flight, for await, or its end.
+func (c *Conn) launch(ctx context.Context, msg []byte) (*flight, *Reply, *SendError) {
 	var h Header
-	if c.match != MatchAny {
-		if err := h.Parse(msg); err != nil {
-			return nil, refused(err)
-		}
-		if len(h.ControlID) == 0 {
-			return nil, refused(ErrNoControlID)
+	var wants asked
+	if err := c.match.parse(&h, msg); err != nil {
+		return nil, nil, refused(err)
+	}
+	if c.enhanced {
+		if wants = h.asks(); !wants.answerable() {
+			return nil, nil, refused(errNotAnswered)
 		}
 	}
 	if err := c.takeTurn(ctx); err != nil {
-		return nil, notSent(err)
+		return nil, nil, notSent(err)
 	}
-	frame, err := AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
+	frame, err := c.framing.AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
 	c.frame = frame
 	if err != nil {
 		c.endTurn()
 		<-c.slots
-		return nil, refused(err)
+		return nil, nil, refused(err)
 	}
-	f, err := c.takeOff(h.ControlID)
+	f, err := c.takeOff(h.ControlID, wants)
 	if err != nil {
 		c.endTurn()
 		<-c.slots
-		return nil, notSent(err)
+		return nil, nil, notSent(err)
+	}
+	if c.framing.Mode == ModeMLLPv2 {
+		defer c.endTurn()
+		reply, failure := c.sendRelease2(ctx, f, &h, frame[framePad:])
+		return nil, reply, failure
 	}
 	n, cause := c.write(ctx, frame[framePad:])
+	if cause == nil {
+		cause = c.endStream()
+	}
 	c.endTurn()
 	if cause == nil {
-		return c.await(ctx, f)
+		return f, nil, nil
 	}
-	return c.crash(f, n, cause)
+	reply, failure := c.crash(f, n, cause)
+	c.stopWaiting(f)
+	return nil, reply, failure
 }
 
 // contextError says why ctx has ended: as context.Canceled or DeadlineExceeded,
@@ -213,7 +264,7 @@ func (c *Conn) endTurn() {
 
 // takeOff puts a message among the waiting. That is before it is written, since
 // its acknowledgement may be faster than the return of Write.
-func (c *Conn) takeOff(id []byte) (*flight, error) {
+func (c *Conn) takeOff(id []byte, wants asked) (*flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -225,7 +276,13 @@ func (c *Conn) takeOff(id []byte) (*flight, error) {
 	} else {
 		f = &flight{reply: make(chan *Reply, 1)}
 	}
-	f.id, f.began, f.strays = id, time.Now(), c.strays
+	f.id, f.began, f.strays, f.asked = id, time.Now(), c.strays, wants
+	if wants.application == always {
+		c.expectTwo(f)
+	}
+	if c.framing.Mode == ModeMLLPv2 {
+		f.blocks = make(chan []byte, backlog)
+	}
 	c.waiting = append(c.waiting, f)
 	return f, nil
 }
@@ -233,24 +290,15 @@ func (c *Conn) takeOff(id []byte) (*flight, error) {
 // write writes a frame, with one Write, and returns how much of it has gone. If
 // that is not all of it the Conn has ended.
 func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
-	if c.writeTimeout > 0 {
-		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
-		if err := c.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
-			return 0, c.fail(err)
-		}
-	}
 	if ctx.Done() != nil {
 		// Closing is what wakes a Write, and what a Conn with half a message
 		// written needs anyway.
 		stop := context.AfterFunc(ctx, func() { _ = c.fail(errGivenUp) })
 		defer stop()
 	}
-	n, err := c.nc.Write(frame)
+	n, err := c.put(frame)
 	switch {
 	case err == nil:
-		// TLS may have to write while it reads, to answer a key update. If this
-		// fails the Conn has ended, which says nothing of this message.
-		_ = c.nc.SetWriteDeadline(time.Time{})
 		return n, nil
 	case ctx.Err() != nil:
 		_ = c.fail(errGivenUp)
@@ -262,6 +310,25 @@ func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
 		return n, err
 	}
 	return n, c.hearOut(ctx, err)
+}
+
+// put writes a frame within the time that is allowed for it.
+func (c *Conn) put(frame []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.writeTimeout > 0 {
+		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
+		if err := c.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.nc.Write(frame)
+	if err == nil {
+		// TLS may have to write while it reads, to answer a key update. If this
+		// fails the Conn has ended, which says nothing of this message.
+		_ = c.nc.SetWriteDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // hearOut ends the Conn after a write failed with err, but lets readLoop first
@@ -277,90 +344,6 @@ func (c *Conn) hearOut(ctx context.Context, err error) error {
 		}
 	}
 	return c.fail(err)
-}
-
-// await waits for the reply to f, which has been written.
-func (c *Conn) await(ctx context.Context, f *flight) (*Reply, *SendError) {
-	var timeout <-chan time.Time
-	if c.timeout > 0 {
-		if f.timer == nil {
-			f.timer = time.NewTimer(c.timeout)
-		} else {
-			f.timer.Reset(c.timeout)
-		}
-		timeout = f.timer.C
-	}
-	var cause error
-	select {
-	case reply := <-f.reply:
-		return c.land(f, reply)
-	case <-c.closed:
-		cause = c.Err()
-	case <-ctx.Done():
-		cause = contextError(ctx)
-	case <-timeout:
-		cause = c.timedOut(f)
-	}
-	if reply := c.withdraw(f); reply != nil { // it came at the last moment
-		return c.land(f, reply)
-	}
-	_ = c.fail(errGivenUp)
-	<-c.slots
-	return nil, &SendError{Outcome: Unknown, Err: cause}
-}
-
-// timedOut is the reason of giving f up, with what an operator needs to know
-// whether the peer is slow or confused.
-func (c *Conn) timedOut(f *flight) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if strays := c.strays - f.strays; strays > 0 {
-		return fmt.Errorf("mllp: no acknowledgement within %v, but %d of other messages: %w", c.timeout, strays, os.ErrDeadlineExceeded)
-	}
-	return fmt.Errorf("mllp: no acknowledgement within %v: %w", c.timeout, os.ErrDeadlineExceeded)
-}
-
-// crash is the end of f after n bytes of its frame, and not all, were written.
-func (c *Conn) crash(f *flight, n int, cause error) (*Reply, *SendError) {
-	reply := c.withdraw(f)
-	if n > 0 && reply != nil && !reply.Ack.Code.Accepted() {
-		return c.land(f, reply) // the peer refused the message before its end
-	}
-	<-c.slots
-	if n > 0 {
-		// An acceptance of what cannot have arrived whole is no acceptance.
-		return nil, &SendError{Outcome: Unknown, Err: cause}
-	}
-	// The kernel took nothing; or, with TLS, not all of the first record, of
-	// which the peer can then decrypt nothing.
-	return nil, notSent(cause)
-}
-
-// withdraw takes f off the waiting, or returns the reply that it has got.
-func (c *Conn) withdraw(f *flight) *Reply {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if i := slices.Index(c.waiting, f); i >= 0 {
-		c.waiting = slices.Delete(c.waiting, i, i+1)
-		return nil
-	}
-	return <-f.reply
-}
-
-// land turns the reply to f into the result of Send.
-func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
-	if f.timer != nil {
-		f.timer.Stop()
-	}
-	f.id = nil
-	c.mu.Lock()
-	c.idle = append(c.idle, f)
-	c.mu.Unlock()
-	<-c.slots
-	if code := reply.Ack.Code; !code.Accepted() {
-		return reply, &SendError{Outcome: Nacked, AckCode: code}
-	}
-	return reply, nil
 }
 
 // fail ends the Conn because of err, unless it has ended already, and returns
@@ -387,8 +370,8 @@ func (c *Conn) Err() error {
 }
 
 // Close ends the Conn. Messages under way become Unknown. It waits until all
-// that belongs to the Conn has come to an end, which with TLS may take 5 s if
-// the peer does not read. The error is always nil, also if the Conn had ended.
+// that belongs to the Conn has come to an end, which with TLS or MatchNone may
+// take 5 s if the peer does not read. The error is always nil, also if the Conn had ended.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	open := c.err == nil
@@ -397,6 +380,9 @@ func (c *Conn) Close() error {
 		close(c.closed)
 	}
 	c.mu.Unlock()
+	if open && c.match == MatchNone {
+		c.finish()
+	}
 	if open {
 		_ = c.nc.Close() // nothing can be done if the farewell does not get through
 	}

@@ -129,3 +129,27 @@ func TestOpenSSLAsReceiver(t *testing.T) {
 		assert.False(t, failed(t, err, mllp.NotSent).Retryable())
 	})
 }
+
+func TestAClientWithoutTheCertificateThatOpenSSLWantsIsFaulty(t *testing.T) {
+	interop.Need(t, "openssl")
+	ca, dir := testpki.NewCA(t, "CA"), t.TempDir()
+	trust, server := ca.Write(dir, "ca.crt"), ca.Server().Write(dir, "server")
+	for _, version := range []string{"-tls1_2", "-tls1_3"} {
+		addr := opensslServer(t, "-cert", server.Cert, "-key", server.Key, "-CAfile", trust, "-Verify", "1", "-verify_return_error", version)
+		c := &mllp.Client{Addr: addr, Dialer: &mllp.Dialer{TLS: &tlsprops.TlsProperties{Enabled: true, TrustStorePath: trust}}}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		_, err := c.Send(ctx, adt("M1"))
+		var e interface {
+			Retryable() bool
+			MaybeDelivered() bool
+		}
+		require.ErrorAs(t, err, &e, version)
+		assert.False(t, e.Retryable(), version)
+		_, err = c.Send(ctx, adt("M2")) // at once, whichever way the first has learnt of it
+		assert.False(t, failed(t, err, mllp.NotSent).Retryable(), version)
+		require.ErrorIs(t, err, mllp.ErrUnreachable, version)
+		assert.Equal(t, mllp.StateFaulty, c.Health().State, version)
+		require.NoError(t, c.Close())
+		cancel()
+	}
+}

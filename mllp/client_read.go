@@ -17,6 +17,10 @@ var (
 // readLoop reads replies until the Conn ends.
 func (c *Conn) readLoop() {
 	defer close(c.readerDone)
+	if c.match == MatchNone {
+		_ = c.fail(readError(c.drain()))
+		return
+	}
 	for {
 		reply, err := c.frames.Next()
 		if err == nil {
@@ -42,20 +46,34 @@ func readError(err error) error {
 
 // deliver hands a reply to the message that it acknowledges.
 func (c *Conn) deliver(raw []byte) error {
+	if c.framing.Mode == ModeMLLPv2 {
+		return c.deliverBlock(raw)
+	}
 	ack, err := findMSA(raw)
 	if err != nil {
 		return fmt.Errorf("mllp: unusable reply: %w", err)
 	}
+	if err := c.assign(raw, ack); err != nil || !c.enhanced {
+		return err
+	}
+	return c.confirm(raw, ack.code)
+}
+
+// assign is deliver without what may be answered to the reply.
+func (c *Conn) assign(raw []byte, ack acknowledgement) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) == 0 {
-		return ErrUnsolicited
-	}
 	i := 0
 	if c.match != MatchAny {
 		i = slices.IndexFunc(c.waiting, func(f *flight) bool { return bytes.Equal(f.id, ack.controlID) })
 	}
-	if i < 0 {
+	if i < 0 || len(c.waiting) == 0 {
+		switch {
+		case c.expected(raw, ack):
+			return nil
+		case len(c.waiting) == 0:
+			return ErrUnsolicited
+		}
 		c.strays++
 		if c.match == MatchStrict {
 			return ErrMismatch
@@ -63,8 +81,12 @@ func (c *Conn) deliver(raw []byte) error {
 		return nil
 	}
 	f := c.waiting[i]
+	reply := &Reply{Ack: ack.export(), Raw: bytes.Clone(raw), Duration: time.Since(f.began), Strays: c.strays - f.strays}
+	if f.commits != nil && !c.lastOf(f, reply) {
+		return nil
+	}
 	c.waiting = slices.Delete(c.waiting, i, i+1)
-	f.reply <- &Reply{Ack: ack.export(), Raw: bytes.Clone(raw), Duration: time.Since(f.began), Strays: c.strays - f.strays}
+	f.reply <- reply
 	return nil
 }
 
@@ -73,18 +95,24 @@ func (c *Conn) deliver(raw []byte) error {
 type incoming struct{ c *Conn }
 
 func (in incoming) Read(p []byte) (int, error) {
+	if err := in.c.armGap(); err != nil {
+		return 0, err
+	}
 	n, err := in.c.nc.Read(p)
+	if err != nil && n == 0 {
+		return 0, in.c.rawEnd(err)
+	}
 	got := p[:n]
 	if isBlank(got) { // some peers end a frame with CR LF, or keep a line alive with blanks
 		return n, err
 	}
 	in.c.mu.Lock()
-	waiting := len(in.c.waiting)
+	waiting := len(in.c.waiting) > 0 || in.c.expecting()
 	in.c.mu.Unlock()
 	switch {
-	case waiting == 0:
+	case !waiting:
 		return 0, ErrUnsolicited
-	case !in.c.frames.in && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
+	case !in.c.frames.in && in.c.frames.pre > 0 && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
 		return 0, errUnframed
 	}
 	return n, err

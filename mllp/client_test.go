@@ -24,7 +24,7 @@ const canary = "Doe^Canary"
 
 // adt returns a message with control ID id.
 func adt(id string) []byte {
-	return []byte("MSH|^~\\&|LAB|HOSP|EHR|CLINIC|20250102030405||ADT^A01^ADT_A01|" + id + "|P|2.5\rPID|1||4711||" + canary + "\r")
+	return []byte("MSH|^~\\&|LAB|HOSP|EHR|CLINIC|20250102030405||ADT^A01^ADT_A01|" + id + "|P|2.5\rPID|1||MRN-4711||" + canary + "\r")
 }
 
 // answer returns the framed acknowledgement of message id.
@@ -121,7 +121,7 @@ func failed(t *testing.T, err error, outcome mllp.Outcome) *mllp.SendError {
 	assert.Equal(t, outcome == mllp.Unknown, e.MaybeDelivered())
 	assert.Equal(t, string(e.AckCode), e.Code())
 	assert.NotContains(t, err.Error(), canary)
-	assert.NotContains(t, err.Error(), "4711")
+	assert.NotContains(t, err.Error(), "MRN-4711")
 	return e
 }
 
@@ -531,6 +531,6 @@ func TestALostConnectionMakesTheWholeWindowUnknown(t *testing.T) {
 }
 
 func TestOutcomesHaveNames(t *testing.T) {
-	assert.Equal(t, "unknown, not sent, nacked, acked, Outcome(9)",
-		mllp.Unknown.String()+", "+mllp.NotSent.String()+", "+mllp.Nacked.String()+", "+mllp.Acked.String()+", "+mllp.Outcome(9).String())
+	assert.Equal(t, "unknown, not sent, nacked, acked, sent, Outcome(9)",
+		mllp.Unknown.String()+", "+mllp.NotSent.String()+", "+mllp.Nacked.String()+", "+mllp.Acked.String()+", "+mllp.Sent.String()+", "+mllp.Outcome(9).String())
 }

@@ -39,10 +39,17 @@ type Dialer struct {
 	// NetDialer makes the connection below MLLP and TLS; a *net.Dialer, to bind
 	// to a local address, or anything like it, to go through a proxy. Nil means
 	// a net.Dialer that tries all addresses of a name and probes an idle
-	// connection after 60 s, then every 15 s, 4 times.
+	// connection after 60 s, then every 15 s, 4 times. On Linux, unless
+	// WriteTimeout is negative, a connection also ends when the peer's system has
+	// not confirmed what was sent for two minutes.
 	NetDialer interface {
 		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 	}
+	// LocalAddr is where connections come from: an IP address, a ":port", or both
+	// as "ip:port". Only one connection at a time can come from a port; one that has
+	// just been closed may be in the way of the next for a second. Empty: as
+	// the system likes. With NetDialer it is refused.
+	LocalAddr string
 
 	// TLS are the settings of TLS as configuration files have them. Nil, or
 	// Enabled false, means no TLS. Files are read at the first DialContext and
@@ -51,6 +58,10 @@ type Dialer struct {
 	// TLSConfig, if not nil, turns TLS on and replaces TLS. An empty ServerName
 	// becomes the host that is dialed.
 	TLSConfig *tls.Config
+
+	// Framing is how messages are told apart, which must be as the receiver has
+	// it. The zero value is MLLP release 1.
+	Framing Framing
 
 	DialTimeout      time.Duration // for resolving the name and connecting; 0: 10 s
 	HandshakeTimeout time.Duration // for the TLS handshake; 0: 10 s
@@ -72,6 +83,17 @@ type Dialer struct {
 	// Match says which reply acknowledges a message. The zero value is MatchControlID.
 	Match Match
 
+	// Enhanced has Send wait for each acknowledgement that the message itself asks
+	// for with MSH-15 and MSH-16 (HL7 2.x, chapter 2, enhanced mode), instead of
+	// for the first one: see [Conn.Send]. With MatchAny it is refused.
+	Enhanced bool
+	// ApplicationTimeout is how long Send waits, with Enhanced, for the
+	// application's acknowledgement after the commit acknowledgement; 0: 30 s.
+	ApplicationTimeout time.Duration
+	// Correlator, if not nil, brings Send the application acknowledgements that
+	// arrive otherwise than on its own Conn. It needs Enhanced.
+	Correlator *Correlator
+
 	mu     sync.Mutex
 	source *tlsprops.Source // guarded by mu; nil until TLS has been loaded
 }
@@ -91,11 +113,30 @@ const (
 	// that leave it out. What is sent need be no HL7 message then, but the
 	// reply must have an MSA segment all the same. A Window above 1 is refused.
 	MatchAny
+	// MatchNone waits for no acknowledgement, and reads and forgets whatever the
+	// receiver says: Send returns, with outcome Sent, when the message is written.
+	// What is sent need be no HL7 message then. It is Mirth's ignoreResponse, for
+	// those who would rather lose a message than wait.
+	MatchNone
 )
 
-var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any"}
+var matchNames = map[Match]string{MatchControlID: "controlID", MatchStrict: "strict", MatchAny: "any", MatchNone: "none"}
 
-// String returns "controlID", "strict" or "any".
+// parse reads the header of a message by which its acknowledgement will be known.
+func (m Match) parse(h *Header, msg []byte) error {
+	if m == MatchAny || m == MatchNone {
+		return nil
+	}
+	if err := h.Parse(msg); err != nil {
+		return err
+	}
+	if len(h.ControlID) == 0 {
+		return ErrNoControlID
+	}
+	return nil
+}
+
+// String returns "controlID", "strict", "any" or "none".
 func (m Match) String() string {
 	if name, ok := matchNames[m]; ok {
 		return name
@@ -123,15 +164,13 @@ func (m *Match) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return errors.New(`mllp: match must be "controlID", "strict" or "any"`)
+	return errors.New(`mllp: match must be "controlID", "strict", "any" or "none"`)
 }
 
-// Transport returns "MLLPS" if connections use TLS, "MLLP" if not.
+// Transport returns "MLLPS" if connections use TLS, "MLLP" if not; with FRAME and
+// RAW, "TCP+TLS" and "TCP".
 func (d *Dialer) Transport() string {
-	if d.TLSConfig != nil || d.TLS != nil && d.TLS.Enabled {
-		return "MLLPS"
-	}
-	return "MLLP"
+	return d.Framing.transport(d.TLSConfig != nil || d.TLS != nil && d.TLS.Enabled)
 }
 
 // DialContext connects to addr, "host:port", on network, "tcp", "tcp4" or
@@ -173,16 +212,21 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendEr
 		return nil, sendErr
 	}
 	if config == nil {
-		return d.newConn(nc, nil), nil
+		if err := d.Framing.checkRaw(nc); err != nil {
+			_ = nc.Close()
+			return nil, refused(err)
+		}
+		return d.newConn(nc, nil, nil), nil
 	}
-	secured := tls.Client(nc, config)
+	wire := &farewell{Conn: nc}
+	secured := tls.Client(wire, config)
 	ctx, cancel := withTimeout(ctx, d.HandshakeTimeout, defaultHandshakeTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // the handshake's error is the one that matters
 		return nil, handshakeError(err)
 	}
-	return d.newConn(nc, secured), nil
+	return d.newConn(nc, secured, wire), nil
 }
 
 // check returns the first contradiction in the settings.
@@ -196,8 +240,23 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: Dialer.Match is unknown")
 	case d.Match == MatchAny && d.Window > 1:
 		return errors.New("mllp: with MatchAny, Dialer.Window must be 1: replies could not be told apart")
+	case d.Match == MatchAny && d.Enhanced:
+		return errors.New("mllp: with MatchAny, Dialer.Enhanced must not be set: acknowledgements could not be told apart")
+	case d.Match == MatchNone && d.Enhanced:
+		return errors.New("mllp: with MatchNone, Dialer.Enhanced must not be set: acknowledgements are not looked at")
+	case d.Correlator != nil && !d.Enhanced:
+		return errors.New("mllp: Dialer.Correlator is set, but not Dialer.Enhanced")
+	case d.LocalAddr != "" && d.NetDialer != nil:
+		return errors.New("mllp: Dialer.LocalAddr and NetDialer exclude each other")
+	case d.Window > 1 && (d.Framing.mode() == ModeMLLPv2 || d.Framing.mode() == ModeRAW || !d.Framing.keepOpen()):
+		return errors.New("mllp: with MLLPv2, RAW and connections for one message, Dialer.Window must be 1")
+	case d.Framing.mode() == ModeMLLPv2 && (d.Enhanced || d.Match == MatchNone):
+		return errors.New("mllp: with MLLPv2, whose commits are an acknowledgement of their own, neither Dialer.Enhanced nor MatchNone can be used")
 	}
-	return nil
+	if _, err := d.localAddr(); err != nil {
+		return err
+	}
+	return d.Framing.Validate()
 }
 
 // tlsConfig returns the configuration for a connection to host, nil for none.
@@ -239,7 +298,7 @@ func (d *Dialer) load() (*tlsprops.Source, error) {
 func (d *Dialer) connect(ctx context.Context, network, addr string) (net.Conn, *SendError) {
 	dialer := d.NetDialer
 	if dialer == nil {
-		dialer = &net.Dialer{KeepAliveConfig: keepAlive}
+		dialer = d.netDialer()
 	}
 	ctx, cancel := withTimeout(ctx, d.DialTimeout, defaultDialTimeout)
 	defer cancel()

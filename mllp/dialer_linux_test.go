@@ -30,4 +30,5 @@ func TestAVanishedPeerIsFoundByKeepAliveWithinTwoMinutes(t *testing.T) {
 	assert.Equal(t, 15, option(syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL))
 	assert.Equal(t, 4, option(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT))
 	assert.Equal(t, 1, option(syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
+	assert.Equal(t, 120_000, option(syscall.IPPROTO_TCP, tcpUserTimeout), "also if it has something to confirm")
 }

@@ -133,7 +133,7 @@ func TestANetDialersErrorIsKept(t *testing.T) {
 }
 
 func TestMatchHasATextForm(t *testing.T) {
-	for m, text := range map[mllp.Match]string{mllp.MatchControlID: "controlID", mllp.MatchStrict: "strict", mllp.MatchAny: "any"} {
+	for m, text := range map[mllp.Match]string{mllp.MatchControlID: "controlID", mllp.MatchStrict: "strict", mllp.MatchAny: "any", mllp.MatchNone: "none"} {
 		b, err := json.Marshal(m)
 		require.NoError(t, err)
 		assert.Equal(t, `"`+text+`"`, string(b))

@@ -29,9 +29,12 @@ const (
 	Nacked
 	// Acked means that the receiver answered AA or CA.
 	Acked
+	// Sent means that the whole message was written and, with MatchNone, that no
+	// answer was waited for: nobody knows whether the receiver has it.
+	Sent
 )
 
-// String returns "unknown", "not sent", "nacked" or "acked".
+// String returns "unknown", "not sent", "nacked", "acked" or "sent".
 func (o Outcome) String() string {
 	switch o {
 	case Unknown:
@@ -42,6 +45,8 @@ func (o Outcome) String() string {
 		return "nacked"
 	case Acked:
 		return "acked"
+	case Sent:
+		return "sent"
 	}
 	return fmt.Sprintf("Outcome(%d)", int(o))
 }
@@ -57,6 +62,11 @@ var (
 	// ErrMismatch is the reason of a Conn's end under MatchStrict when a reply
 	// acknowledged a message that was not waiting.
 	ErrMismatch = errors.New("mllp: the acknowledgement is of another message (MSA-2)")
+	// ErrNoApplicationAck is the reason of Unknown for a message whose receiver has
+	// taken charge of it (CA), and whose application's acknowledgement, which
+	// MSH-16 asked for, did not come: see Dialer.Enhanced. The receiver has the
+	// message; what its application makes of it is not known.
+	ErrNoApplicationAck = errors.New("mllp: the receiver has taken the message (CA), but its application's acknowledgement did not come")
 	// ErrPeerRejectedCertificate means that the peer did not accept this side's
 	// client certificate, or wanted one and got none. TLS 1.3 tells a client so
 	// only after its side of the handshake (RFC 8446, section 4.4.3): then it is
@@ -68,9 +78,9 @@ var (
 // SendError is the error of DialContext and Send. Its text, and that of the
 // errors that it wraps, holds nothing of a message or a reply.
 type SendError struct {
-	Outcome Outcome // never Acked
+	Outcome Outcome // never Acked or Sent
 	AckCode AckCode // what the receiver answered; "" unless Outcome is Nacked
-	Err     error   // why; nil if Outcome is Nacked
+	Err     error   // why; nil if Outcome is Nacked, unless by the 15 of MLLP release 2
 
 	// permanent tells that the reason lies in the message or in the
 	// configuration, and not in the peer's or the network's state.
@@ -83,7 +93,7 @@ func (e *SendError) Error() string {
 		return "mllp: the receiver answered " + string(e.AckCode)
 	case Unknown:
 		return "mllp: sent, but not acknowledged: " + reason(e.Err)
-	case NotSent, Acked:
+	case NotSent, Acked, Sent:
 	}
 	return "mllp: not sent: " + reason(e.Err)
 }
@@ -106,7 +116,8 @@ func (e *SendError) Unwrap() error { return e.Err }
 func (e *SendError) MaybeDelivered() bool { return e.Outcome == Unknown }
 
 // Retryable tells whether the same message may meet with success later. It is
-// true for Unknown (at the risk that MaybeDelivered tells of), for NotSent by
+// true for Unknown (at the risk that MaybeDelivered tells of; not with
+// ErrNoApplicationAck), for NotSent by
 // the network's or the peer's fault, and for AE and CE. It is false for AR and
 // CR; for a message that cannot be sent as it is; and for a faulty
 // configuration: certificates that either side refuses, files that cannot be read.

@@ -99,6 +99,41 @@ func ExampleDialer() {
 	// Output: MLLPS
 }
 
+// A Client finds its receiver again by itself.
+func ExampleClient() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	addr, stop := receiver(ctx)
+	defer stop()
+
+	client := &mllp.Client{
+		Addr:        addr,
+		Dialer:      &mllp.Dialer{Timeout: 10 * time.Second},
+		MaxAttempts: 5,
+		RetryCodes:  []mllp.AckCode{mllp.AE}, // this receiver answers so when its database is busy
+		Observe: func(e mllp.Event) {
+			if e.Kind == mllp.EventHealth {
+				fmt.Println("the receiver is", e.Detail)
+			}
+		},
+	}
+	defer client.Close()
+	for _, kind := range []string{"ADT^A01", "ORM^O01"} {
+		reply, err := client.Send(ctx, []byte("MSH|^~\\&|LAB|HOSP|EHR|CLINIC|20250102030405||"+kind+"|MSG00001|P|2.5\r"))
+		if e, ok := errors.AsType[*mllp.SendError](err); ok {
+			fmt.Println(e, "- again later:", e.Retryable(), "- perhaps delivered:", e.MaybeDelivered())
+			continue
+		}
+		fmt.Println(reply.Ack.Code, reply.Outcome())
+	}
+	fmt.Println(client.Health().State, client.Health().Conns)
+	// Output:
+	// AA acked
+	// mllp: the receiver answered AR - again later: false - perhaps delivered: false
+	// ok 1
+	// the receiver is closed
+}
+
 func ExampleHeader_Parse() {
 	var h mllp.Header
 	if err := h.Parse([]byte("MSH|^~\\&|LAB|HOSP|EHR|CLINIC|20250102030405||ADT^A01|MSG00001|P|2.5\rPID|1\r")); err != nil {

@@ -16,23 +16,11 @@ import (
 // errHandshake ends a connection whose handshake failed, of which has been told.
 var errHandshake = errors.New("mllp: TLS handshake failed")
 
-// countingConn tells a client that went away before its first byte from others.
-type countingConn struct {
-	net.Conn
-
-	received bool
-}
-
-func (c *countingConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.received = c.received || n > 0
-	return n, err
-}
-
 // handshake turns the connection into one with TLS.
 func (c *conn) handshake(ctx context.Context) error {
-	raw := &countingConn{Conn: c.raw}
+	raw := &farewell{Conn: c.raw}
 	secure := tls.Server(raw, c.cfg.tls)
+	generation := c.cfg.generation.Load()
 	var err error
 	if t := c.cfg.handshakeTimeout; t > 0 {
 		err = c.raw.SetDeadline(time.Now().Add(t))
@@ -48,7 +36,14 @@ func (c *conn) handshake(ctx context.Context) error {
 	}
 	if err == nil {
 		state := secure.ConnectionState()
-		c.net, c.req.TLS = secure, &state
+		c.net, c.req.TLS, c.req.Identity, c.wire = secure, &state, c.cfg.identify(&state), raw
+		c.sender = c.cfg.sender(c.req.Identity)
+		if c.cfg.recheck {
+			c.verified.Store(&state)
+			if c.cfg.generation.Load() != generation { // and recheck may have passed by already
+				c.recheck()
+			}
+		}
 		return nil
 	}
 	switch {
@@ -57,7 +52,7 @@ func (c *conn) handshake(ctx context.Context) error {
 		c.cfg.tell(ctx, Event{Kind: EventProbe, RemoteAddr: c.req.RemoteAddr})
 	default:
 		e := handshakeEvent(err)
-		e.RemoteAddr = c.req.RemoteAddr
+		e.RemoteAddr, e.ProxyAddr = c.req.RemoteAddr, c.req.ProxyAddr
 		c.cfg.tell(ctx, e)
 	}
 	return errHandshake
@@ -79,16 +74,15 @@ func handshakeEvent(err error) Event {
 		e.Err = nil // it holds bytes of what should have been secret
 		if e.Reason = ReasonNotTLS; header.RecordHeader[0] == vt {
 			e.Detail = "MLLP without TLS"
-		} else if name := otherProtocol(header.RecordHeader[:]); name != "" {
+		} else if name := otherThanTLS(header.RecordHeader); name != "" {
 			e.Detail = name
 		}
 	case errors.As(err, &verify):
 		e.Reason = certificateReason(verify.Err)
 		if certs := verify.UnverifiedCertificates; len(certs) > 0 {
 			cert := certs[0]
-			e.Certificate = &Certificate{
-				Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), Serial: fmt.Sprintf("%X", cert.SerialNumber),
-			}
+			e.Certificate = new(Certificate)
+			e.Certificate.Subject, e.Certificate.Issuer, e.Certificate.Serial = certificateNames(cert)
 			switch {
 			case e.Reason == ReasonTLSUnknownAuthority && bytes.Equal(cert.RawSubject, cert.RawIssuer):
 				e.Reason = ReasonTLSSelfSigned

@@ -201,12 +201,20 @@ func nth(s []byte, sep byte, n int) []byte {
 }
 
 // segmentEnd returns the length of the first segment of s without what ends it.
+// It looks at little more than that: a text of short segments that all end with LF
+// is not searched for a CR from each of them on.
 func segmentEnd(s []byte) int {
-	if i := bytes.IndexByte(s, '\r'); i >= 0 {
-		s = s[:i]
+	for n := 256; ; n *= 2 {
+		head := s[:min(n, len(s))]
+		i := bytes.IndexByte(head, '\r')
+		if i >= 0 {
+			head = head[:i]
+		}
+		if j := bytes.IndexByte(head, '\n'); j >= 0 {
+			return j
+		}
+		if i >= 0 || len(head) == len(s) {
+			return len(head)
+		}
 	}
-	if i := bytes.IndexByte(s, '\n'); i >= 0 {
-		s = s[:i]
-	}
-	return len(s)
 }

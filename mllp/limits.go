@@ -2,10 +2,13 @@ package mllp
 
 import (
 	"math/bits"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/carewire/carewire/internal/netserver"
 )
 
 // freeBuffer is the size up to which a connection's buffer is not taken from the
@@ -23,24 +26,38 @@ func budgeted(n int) int64 {
 // leastBudget is what one message of n bytes can take: the buffer that holds it
 // and, while that is filled from it, the one before.
 func leastBudget(n int64) int64 {
-	return (n + lookahead) / 2 * 5 // each up to a quarter more than asked for
+	return (n + lookahead + 2*maxFrameBytes) / 2 * 5 // each up to a quarter more than asked for
 }
 
-// A budget of bytes that all connections share.
+// A budget of bytes that all connections share, and of which those from one
+// address have a share of their own.
 //
 // If all of them had part of a long frame, and waited for the rest of their
 // memory, none would get it. So enough for one whole frame is held back, and when
 // the rest is used up, one connection at a time, the one that has waited longest,
-// may draw on that until it needs no memory any more.
+// may draw on that until it needs no memory any more. The same goes for each
+// share; but who holds the budget need not heed its share, or the two could wait
+// for each other.
 type budget struct {
 	waiting atomic.Int32 // how many wait
+	perHost int64        // what a share has beside what it holds back; less than zero: no limit. Static
 
 	mu sync.Mutex
 	// guarded by mu
-	left   int64     // of what is not held back; less than zero while there is a holder
-	holder *conn     // who may overdraw; nil: nobody
-	queue  []*waiter // in order of arrival
+	left   int64                 // of what is not held back; less than zero while there is a holder
+	holder *conn                 // who may overdraw; nil: nobody
+	shares map[netip.Addr]*share // of the addresses that have taken something
+	queue  []*waiter             // in order of arrival
 }
+
+// share is what the connections from one address have of a budget.
+type share struct {
+	taken  int64
+	holder *conn // as in budget
+}
+
+// host is whose share it draws on.
+func (c *conn) host() netip.Addr { return netserver.Peer{Addr: c.req.RemoteAddr}.Host() }
 
 type waiter struct {
 	who   *conn
@@ -48,15 +65,21 @@ type waiter struct {
 	ready chan struct{} // closed when the n bytes are the waiter's
 }
 
-// newBudget returns a budget of n bytes, of which one message may take up to most.
-func newBudget(n, most int64) *budget { return &budget{left: n - most} }
+// newBudget returns a budget of n bytes, of which one address may take up to
+// perHost (negative: no limit), and one message up to most.
+func newBudget(n, perHost, most int64) *budget {
+	if perHost >= 0 {
+		perHost = max(0, min(perHost, n)-most)
+	}
+	return &budget{left: n - most, perHost: perHost, shares: make(map[netip.Addr]*share)}
+}
 
 // take takes n bytes, if necessary after waiting for others to give some back
 // until deadline or the end of done. It reports whether it got them.
 func (b *budget) take(who *conn, n int64, deadline time.Time, done <-chan struct{}) bool {
 	b.mu.Lock()
-	if who == b.holder || len(b.queue) == 0 && n <= b.left {
-		b.left -= n
+	full := false
+	if (who == b.holder || len(b.queue) == 0) && b.serveOneLocked(who, n, &full) {
 		b.mu.Unlock()
 		return true
 	}
@@ -86,6 +109,24 @@ func (b *budget) take(who *conn, n int64, deadline time.Time, done <-chan struct
 	return false
 }
 
+// takeNow takes n bytes for who if they are there for everybody, without waiting.
+func (b *budget) takeNow(who *conn, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	host := who.host()
+	s := b.shares[host]
+	if s == nil {
+		s = new(share)
+	}
+	if len(b.queue) > 0 || n > b.left || b.perHost >= 0 && s.taken+n > b.perHost {
+		return false
+	}
+	b.left -= n
+	s.taken += n
+	b.shares[host] = s
+	return true
+}
+
 // give gives n bytes back; last says that who has no more of them.
 func (b *budget) give(who *conn, n int64, last bool) {
 	b.mu.Lock()
@@ -94,22 +135,60 @@ func (b *budget) give(who *conn, n int64, last bool) {
 	if last && who == b.holder {
 		b.holder = nil
 	}
+	host := who.host()
+	if s := b.shares[host]; s != nil {
+		if s.taken -= n; last && who == s.holder {
+			s.holder = nil
+		}
+		if s.taken == 0 && s.holder == nil {
+			delete(b.shares, host)
+		}
+	}
 	b.serveLocked()
 }
 
+// serveLocked serves the queue in its order, past those that wait for their
+// share alone.
 func (b *budget) serveLocked() {
-	for len(b.queue) > 0 {
-		w := b.queue[0]
-		if w.n > b.left {
-			if b.holder != nil {
-				return
-			}
-			b.holder = w.who
+	full := false // for all but the holders
+	b.queue = slices.DeleteFunc(b.queue, func(w *waiter) bool {
+		served := b.serveOneLocked(w.who, w.n, &full)
+		if served {
+			close(w.ready)
 		}
-		b.queue = b.queue[1:]
-		b.left -= w.n
-		close(w.ready)
+		return served
+	})
+}
+
+// serveOneLocked takes n bytes for who, if they are there for it.
+func (b *budget) serveOneLocked(who *conn, n int64, full *bool) bool {
+	holds := who == b.holder
+	if *full && !holds {
+		return false
 	}
+	host := who.host()
+	s := b.shares[host]
+	if s == nil {
+		s = new(share)
+	}
+	within := holds || b.perHost < 0 || who == s.holder || s.taken+n <= b.perHost
+	if !within && s.holder != nil {
+		return false
+	}
+	if !holds && n > b.left {
+		if b.holder != nil {
+			*full = true
+			return false
+		}
+		b.holder = who
+	}
+	if !within && who != b.holder {
+		s.holder = who
+	}
+	b.left -= n
+	s.taken += n
+	b.shares[host] = s
+	return true
 }
 
 // Buffers have sizes of four steps to a doubling, so that at most a fifth of one

@@ -7,6 +7,21 @@ import (
 	"time"
 )
 
+// An exchange is a message in hand and what is answered to it. A connection has
+// one; with Server.Parallel it has another for each message that is handled
+// beside others.
+type exchange struct {
+	*conn
+
+	r       *Request
+	offset  int64    // of the frame
+	asked   asked    // the acknowledgements that the message asks for
+	out     []byte   // of the last acknowledgement, to be used again
+	memo    *memo    // of a message that may be repeated; nil: none is in hand
+	answers *answers // nil: they are written
+	job     *job     // nil: run by the connection's own goroutine, while nothing else is in hand
+}
+
 // A refusal is why a message does not reach the handler.
 type refusal struct {
 	policy Policy // "": it does
@@ -16,16 +31,23 @@ type refusal struct {
 }
 
 // check sets what the Request says of the message, and decides on it.
-func (c *conn) check(text []byte) (no refusal) {
-	r, cfg := &c.req, c.cfg
-	r.Message, r.Flags = text, 0
+func (x *exchange) check(ctx context.Context, text []byte) (no refusal) {
+	x.r.Message, x.r.Flags, x.offset = text, 0, x.rd.frame.offset
+	return x.weigh(x.parse(ctx, text) == nil)
+}
+
+// weigh decides on a message by its header, if it has one, and by the flaws of
+// its frame.
+func (x *exchange) weigh(isHL7 bool) (no refusal) {
+	r, cfg, frame := x.r, x.cfg, &x.rd.frame
+	text := r.Message
 	refuse := func(flag Flags, policy Policy, reason Reason, text string) {
 		r.Flags |= flag
 		if policy != PolicyDeliver && no.policy == "" {
 			no = refusal{policy: policy, reason: reason, text: text}
 		}
 	}
-	if err := r.Header.Parse(text); err != nil {
+	if !isHL7 {
 		policy, reason := cfg.notHL7, ReasonNotHL7
 		if bytes.HasPrefix(bytes.TrimLeft(bytes.TrimPrefix(text, utf8BOM), " \t\r\n"), []byte("<")) {
 			reason = ReasonXMLNotEnabled
@@ -35,251 +57,184 @@ func (c *conn) check(text []byte) (no refusal) {
 		}
 		refuse(NotHL7, policy, reason, "not an HL7 message")
 	}
-	h := &r.Header
-	if h.IsAck() {
-		if _, err := findMSA(text); !errors.Is(err, errNoMSA) {
-			r.Flags |= IsAck
-		}
-	}
 	strict := PolicyDeliver
 	if cfg.strict {
 		strict = PolicyReject
 	}
-	if c.rd.frame.missingCR {
+	if frame.missingCR {
 		refuse(MissingCR, strict, ReasonMissingCR, "frame has no final CR")
 	}
-	if c.rd.frame.stray {
+	if frame.unsure {
+		r.Flags |= UnverifiedEnd // only with Framing.AllowUnverifiedEnd
+	}
+	if frame.stray {
 		refuse(StrayControl, strict, ReasonStrayControl, "frame holds VT or FS")
 	}
-	if cfg.strict && c.rd.frame.junk > 0 && !c.rd.frame.blank {
+	if cfg.strict && frame.junk > 0 && !frame.blank {
 		refuse(0, PolicyReject, ReasonJunk, "bytes before the frame")
 	}
 	no.last = cfg.strict && no.policy != ""
 	switch {
 	case r.Flags&(NotHL7|IsAck) != 0:
-	case h.IsBatch:
-		refuse(Batch, cfg.batches, ReasonBatch, "batches are not supported")
+	case r.Header.IsBatch:
+		policy := cfg.batches
+		if cfg.splitsBatches() {
+			policy = PolicyDeliver
+		}
+		refuse(Batch, policy, ReasonBatch, "batches are not supported")
 	default:
-		if len(h.ControlID) == 0 {
+		if len(r.Header.ControlID) == 0 {
 			refuse(NoControlID, cfg.noControlID, ReasonNoControlID, "MSH-10 is empty")
 		}
-		if c.rd.frame.second {
+		if frame.second {
 			refuse(MultipleMSH, cfg.multipleMSH, ReasonMultipleMSH, "more than one message in a frame")
 		}
+	}
+	if len(cfg.senders) > 0 && !x.permitted() {
+		policy := PolicyReject
+		if r.Flags&NotHL7 != 0 {
+			policy = PolicyClose
+		}
+		refuse(0, policy, ReasonSenderNotPermitted, "sending application or facility is not permitted")
 	}
 	return no
 }
 
+// parse reads the header of the message, and what it asks of the transport.
+func (x *exchange) parse(ctx context.Context, text []byte) error {
+	r := x.r
+	x.asked = asked{}
+	if err := r.Header.Parse(text); err != nil {
+		return err
+	}
+	h := &r.Header
+	var ofAck AckCode // that the message is
+	if h.IsAck() {
+		// Of a stream only the first segment is known: better no answer than one to an answer.
+		if msa, err := findMSA(text); !errors.Is(err, errNoMSA) || x.cfg.stream != nil {
+			r.Flags |= IsAck
+			ofAck = msa.code
+		}
+	}
+	if x.cfg.enhanced {
+		x.heed(ctx, ofAck)
+	}
+	if len(h.CharacterSet) > 0 && x.cfg.watched() {
+		if _, known := lookupCharset(nth(h.CharacterSet, h.repetition(), 0)); !known {
+			x.tolerate(ctx, ReasonUnknownCharset, "MSH-18")
+		}
+	}
+	return nil
+}
+
+// tolerate tells of a flaw that the message is accepted with.
+func (x *exchange) tolerate(ctx context.Context, reason Reason, detail string) {
+	e := x.event(EventTolerated)
+	e.Reason, e.Detail = reason, detail
+	x.cfg.tell(ctx, e)
+}
+
+// tolerateFlaws tells of the flaws of the frame.
+func (x *exchange) tolerateFlaws(ctx context.Context) {
+	switch flags := x.r.Flags; {
+	case flags&UnverifiedEnd != 0:
+		x.tolerate(ctx, ReasonUnverifiedEnd, "")
+	case flags&MissingCR != 0:
+		x.tolerate(ctx, ReasonMissingCR, "")
+	case flags&StrayControl != 0:
+		x.tolerate(ctx, ReasonStrayControl, "")
+	}
+}
+
 // message deals with a whole frame. It returns nil if the connection can go on.
 func (c *conn) message(ctx context.Context, text []byte) error {
-	no := c.check(text)
-	if no.policy != "" {
-		return c.refuse(ctx, no)
-	}
-	if c.req.Flags&(MissingCR|StrayControl) != 0 {
-		reason := ReasonStrayControl
-		if c.req.Flags&MissingCR != 0 {
-			reason = ReasonMissingCR
+	x := &c.own
+	no := x.check(ctx, text)
+	if c.lanes != nil {
+		if no.policy == "" && x.r.Flags&(Batch|NotHL7) == 0 && c.dispatch(ctx) {
+			return nil
 		}
-		e := c.event(EventTolerated)
-		e.Reason = reason
-		c.cfg.tell(ctx, e)
+		if err := c.lanes.finish(); err != nil {
+			return err
+		}
 	}
-	var began time.Time
-	if c.cfg.watched() {
-		began = time.Now()
+	return x.take(ctx, no)
+}
+
+// take deals with a message that has been checked.
+func (x *exchange) take(ctx context.Context, no refusal) error {
+	return x.counted(x.settle(ctx, no))
+}
+
+// counted counts a message that is dealt with, unless err says that it is not.
+func (x *exchange) counted(err error) error {
+	if err == nil && x.draining.Load() && !x.evicted.Load() {
+		x.cfg.server.drain.finish()
 	}
-	if c.cfg.handlerTimeout > 0 {
-		return c.handleInTime(ctx, began)
+	return err
+}
+
+// settle answers a message, by itself or with what the handler says.
+func (x *exchange) settle(ctx context.Context, no refusal) error {
+	if no.policy != "" {
+		return x.refuse(ctx, no)
 	}
-	reply, err := c.call(ctx)
-	return c.reply(ctx, began, reply, err)
+	x.tolerateFlaws(ctx)
+	if x.r.Flags&Batch != 0 && x.cfg.splitsBatches() {
+		return x.takeBatch(ctx)
+	}
+	return x.handle(ctx)
 }
 
 // refuse answers a message that the handler does not get.
-func (c *conn) refuse(ctx context.Context, no refusal) error {
-	e := c.event(EventRejected)
+func (x *exchange) refuse(ctx context.Context, no refusal) error {
+	e := x.event(EventRejected)
 	e.Reason = no.reason
-	switch no.policy {
-	case PolicyReject:
-		e.Code = AR
-	case PolicyError:
-		e.Code = AE
-	case PolicyClose, PolicyDeliver, PolicyResync:
-	}
-	if c.req.Flags&IsAck != 0 {
-		e.Code = ""
+	if no.reason == ReasonSenderNotPermitted {
+		e.Certificate = x.r.Identity.certificate()
 	}
 	var err error
-	if e.Code != "" {
-		err = c.answer(ctx, e.Code, no.text)
+	switch no.policy {
+	case PolicyReject:
+		e.Code, err = x.turnDown(ctx, AR, no.text)
+		e.Code = x.said(e.Code)
+	case PolicyError:
+		e.Code, err = x.turnDown(ctx, AE, no.text)
+		e.Code = x.said(e.Code)
+	case PolicyClose, PolicyDeliver, PolicyResync, PolicyPerMessage, PolicyBatch, PolicyLast:
 	}
-	c.cfg.tell(ctx, e)
+	x.cfg.tell(ctx, e)
+	x.quarantine(ctx, &e, x.r.Message)
 	if err == nil && (no.last || no.policy == PolicyClose) {
-		c.gentle = e.Code != ""
+		x.gentle = e.Code != ""
 		err = &closeError{reason: no.reason}
 	}
 	return err
 }
 
-var errPanicked = errors.New("mllp: the handler panicked")
-
-// call calls the handler.
-func (c *conn) call(ctx context.Context) (reply []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.panicked(ctx, v)
-			reply, err = nil, errPanicked
-		}
-	}()
-	return c.cfg.handler.ServeMLLP(ctx, &c.req)
+// handle has the handler take the message, and answers.
+func (x *exchange) handle(ctx context.Context) error {
+	x.hand.take(x.r)
+	defer x.hand.drop(x.r)
+	if x.cfg.replay != nil && x.r.Flags&(IsAck|NotHL7) == 0 && len(x.r.Header.ControlID) > 0 {
+		return x.once(ctx)
+	}
+	return x.process(ctx)
 }
 
-// handleInTime calls the handler and answers, at the latest when its time is over.
-func (c *conn) handleInTime(ctx context.Context, began time.Time) error {
-	limited, cancel := context.WithTimeout(ctx, c.cfg.handlerTimeout)
-	defer cancel()
-	var reply []byte
-	var failed error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		reply, failed = c.call(limited)
-	}()
-	select {
-	case <-done:
-		return c.reply(ctx, began, reply, failed)
-	case <-limited.Done():
-	}
-	// Whatever it still does, its message has been answered, and its request must
-	// stay as it is until it returns.
-	defer func() { <-done }()
-	e := c.event(EventHandlerFailed)
-	e.Reason = ReasonTimeout
-	c.cfg.tell(ctx, e)
-	if c.req.Flags&(IsAck|NotHL7) != 0 {
-		return nil
-	}
-	return c.answer(ctx, AE, "timeout")
-}
-
-// reply sends what follows from the handler's result.
-func (c *conn) reply(ctx context.Context, began time.Time, reply []byte, failed error) error {
-	e := c.event(EventMessage)
-	if !began.IsZero() {
-		e.Duration = time.Since(began)
-	}
-	nak, isNak := errors.AsType[*Nak](failed)
-	var (
-		text string
-		err  error
-	)
-	switch {
-	case failed == nil:
-		e.Code = AA
-	case errors.Is(failed, ErrNoReply):
-		c.cfg.tell(ctx, e)
-		return &closeError{reason: ReasonNoReply}
-	case isNak:
-		e.Code, text = nak.code(), nak.Text
-	default:
-		e.Code, text = AE, "internal error"
-		if !errors.Is(failed, errPanicked) {
-			f := c.event(EventHandlerFailed)
-			f.Detail = typeName(failed)
-			c.cfg.tell(ctx, f)
-		}
-	}
-	switch {
-	case c.req.Flags&IsAck != 0, c.req.Flags&NotHL7 != 0 && (reply == nil || failed != nil):
-		e.Code = ""
-	case reply != nil && failed == nil:
-		e.Code, err = c.send(ctx, reply)
-	default:
-		err = c.answer(ctx, e.Code, text)
-	}
-	c.cfg.tell(ctx, e)
+// process is handle for a message that is not a repeated one.
+func (x *exchange) process(ctx context.Context) error {
+	o := x.serve(ctx, x.cfg.handler)
+	err := x.conclude(ctx, &o)
+	x.outlast(&o)
 	return err
 }
 
-// send sends a reply of the handler's own, and returns its code.
-func (c *conn) send(ctx context.Context, reply []byte) (AckCode, error) {
-	frame, err := AppendFrame(c.out[:0], reply)
-	if err != nil {
-		// It would not arrive as what it is.
-		e := c.event(EventHandlerFailed)
-		e.Detail = "the reply cannot be sent in a frame"
-		c.cfg.tell(ctx, e)
-		if c.req.Flags&NotHL7 != 0 {
-			return "", nil
-		}
-		return AE, c.answer(ctx, AE, "internal error")
-	}
-	ack, err := findMSA(reply)
-	if err != nil {
-		ack.code = ""
-	}
-	return ack.code, c.write(ctx, frame, ack.code, time.Now())
-}
-
-// answer sends an acknowledgement.
-func (c *conn) answer(ctx context.Context, code AckCode, text string) error {
-	var id [20]byte
-	out := append(c.out[:0], vt)
-	now := time.Now()
-	out = AppendAck(out, &c.req.Header, code, text, c.cfg.server.appendID(id[:0]), now)
-	frame, err := endFrame(out, 0)
-	if err != nil {
-		return &closeError{reason: ReasonWriteFailed, err: err} // not with the fields that Header.Parse lets through
-	}
-	return c.write(ctx, frame, code, now)
-}
-
-// write writes a frame with one Write.
-func (c *conn) write(ctx context.Context, frame []byte, code AckCode, now time.Time) error {
-	if cap(frame) <= idleBuffer {
-		c.out = frame
-	}
-	c.idleSince = now
-	c.unread.code = code
-	c.unread.id = append(c.unread.id[:0], c.req.Header.ControlID...)
-	var err error
-	if t := c.cfg.writeTimeout; t > 0 && c.writeBy.Sub(now) < t {
-		// Good for all writes of the next second: see Read.
-		c.writeBy = now.Add(t + time.Second)
-		err = c.net.SetWriteDeadline(c.writeBy)
-	}
-	if err == nil {
-		_, err = c.net.Write(frame)
-	}
-	if err != nil {
-		c.undeliverable(ctx, err)
-		reason := ReasonWriteFailed
-		if isTimeout(err) {
-			reason = ReasonWriteTimeout
-		}
-		return &closeError{reason: reason, err: err}
-	}
-	if c.draining.Load() {
-		c.gentle = true
-	}
-	return nil
-}
-
-// undeliverable tells that the last acknowledgement may not have arrived.
-func (c *conn) undeliverable(ctx context.Context, err error) {
-	c.cfg.tell(ctx, Event{
-		Kind: EventAckUndeliverable, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS,
-		Code: c.unread.code, ControlID: string(c.unread.id), Err: err,
-	})
-	c.unread.code = ""
-}
-
 // event returns an Event of the message in hand.
-func (c *conn) event(kind EventKind) Event {
+func (x *exchange) event(kind EventKind) Event {
 	return Event{
-		Kind: kind, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS,
-		Bytes: int64(len(c.req.Message)), Offset: c.rd.frame.offset,
+		Kind: kind, RemoteAddr: x.r.RemoteAddr, TLS: x.r.TLS,
+		Bytes: max(int64(len(x.r.Message)), x.streamedBytes()), Offset: x.offset,
 	}
 }
 
@@ -290,41 +245,68 @@ func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 	if !ok || fe.Reason != ReasonPreambleTooLong && fe.Reason != ReasonWrongProtocol {
 		c.skipped(ctx)
 	}
+	if c.lanes != nil {
+		// What came before the bad frame is answered before it.
+		if ended := c.lanes.finish(); ended != nil {
+			return ended
+		}
+	}
 	if !ok || fe.Reason == ReasonReadFailed || ctx.Err() != nil {
 		return err // the end, between two frames or by force
 	}
+	x := &c.own
 	e := Event{
 		Kind: EventBadFrame, Reason: fe.Reason, RemoteAddr: c.req.RemoteAddr, TLS: c.req.TLS,
 		Bytes: fe.Length, Offset: fe.Offset, Detail: fe.Detail, Err: fe.Err,
 	}
 	switch {
 	case fe.Reason == ReasonTooLarge:
-		if c.quotable(text) && c.answer(ctx, AR, "message too large") == nil {
-			e.Code, c.gentle = AR, true
+		if x.quotable(ctx, text) {
+			if code, failed := x.turnDown(ctx, AR, "message too large"); failed == nil && code != "" {
+				e.Code, c.gentle = c.said(code), true
+			}
 		}
 	case fe.Reason == ReasonTruncated && fe.Resumable():
 		err = &closeError{reason: ReasonTruncated}
 		// An answer that quotes nothing could be taken for that of the next message.
-		if c.cfg.truncated == PolicyResync && c.quotable(text) {
-			if err = c.answer(ctx, AE, "message was cut off by the next one"); err == nil {
-				e.Code = AE
-			}
+		if c.cfg.truncated == PolicyResync && x.quotable(ctx, text) {
+			e.Code, err = x.turnDown(ctx, AE, "message was cut off by the next one")
 		}
 	case fe.Resumable():
 		err = nil
 	}
+	// Closing with bytes unread would reset the connection, and take answers to
+	// earlier messages along that are still on their way.
+	c.gentle = c.gentle || x.out != nil || c.lanes != nil
 	c.cfg.tell(ctx, e)
+	x.quarantine(ctx, &e, text)
 	return err
 }
 
 // quotable parses the header of a message that is not whole, and reports whether
 // it has a control ID that is, and wants an answer.
-func (c *conn) quotable(text []byte) bool {
-	h := &c.req.Header
+func (x *exchange) quotable(ctx context.Context, text []byte) bool {
+	h := &x.r.Header
+	x.r.Flags, x.r.Message, x.offset = 0, text, x.rd.frame.offset
 	if len(text) == 0 || h.Parse(text[:len(text)-1]) != nil {
 		return false
 	}
 	// If the end was cut off it is the last field, and longer with one byte more.
 	n := len(h.ControlID)
-	return h.Parse(text) == nil && n > 0 && len(h.ControlID) == n && !h.IsAck()
+	if h.Parse(text) != nil || n == 0 || len(h.ControlID) != n || h.IsAck() {
+		return false
+	}
+	x.asked = asked{}
+	if x.cfg.enhanced {
+		x.heed(ctx, "")
+	}
+	return true
+}
+
+// since returns the time since began; 0 if that was not taken.
+func since(began time.Time) time.Duration {
+	if began.IsZero() {
+		return 0
+	}
+	return time.Since(began)
 }

@@ -22,16 +22,25 @@ const (
 	PolicyResync Policy = "resync"
 	// PolicyDeliver hands the message to the handler with a flag set.
 	PolicyDeliver Policy = "deliver"
+	// PolicyPerMessage answers each message of a batch in a frame of its own.
+	PolicyPerMessage Policy = "per-message"
+	// PolicyBatch answers with a batch of as many acknowledgements, in one frame.
+	// MSH-15 and MSH-16 are not heeded then.
+	PolicyBatch Policy = "batch"
+	// PolicyLast answers with the acknowledgement of the last message alone. The
+	// messages after one that is not accepted are not handled, so that the last
+	// answer speaks for all. MSH-15 and MSH-16 are not heeded then.
+	PolicyLast Policy = "last"
 )
 
 // UnmarshalText accepts the words of the constants, and the empty text.
 func (p *Policy) UnmarshalText(text []byte) error {
 	switch q := Policy(text); q {
-	case "", PolicyClose, PolicyReject, PolicyError, PolicyResync, PolicyDeliver:
+	case "", PolicyClose, PolicyReject, PolicyError, PolicyResync, PolicyDeliver, PolicyPerMessage, PolicyBatch, PolicyLast:
 		*p = q
 		return nil
 	}
-	return fmt.Errorf("mllp: unknown policy %q: use close, reject, error, resync or deliver", text)
+	return fmt.Errorf("mllp: unknown policy %q: use close, reject, error, resync, deliver, per-message, batch or last", text)
 }
 
 // or returns p, or the default if p is empty.

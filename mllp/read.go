@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"errors"
+	"io"
 	"os"
 	"time"
 )
@@ -18,6 +19,9 @@ const readChunk = 48 << 10
 // and comes before the right one is left; when it passes, Read thinks again.
 func (c *conn) Read(p []byte) (int, error) {
 	for {
+		if err := c.dismissed(); err != nil {
+			return 0, err
+		}
 		want, err := c.deadline()
 		if err != nil {
 			return 0, err
@@ -27,16 +31,28 @@ func (c *conn) Read(p []byte) (int, error) {
 			if err := c.net.SetReadDeadline(want); err != nil {
 				return 0, err
 			}
-			if c.draining.Load() && !c.looked && !c.rd.in {
-				continue // Drain may have come before, and its waking been undone
+			if c.draining.Load() && !c.looked && !c.rd.in || c.dismissal.Load() != nil || c.lanes != nil && c.lanes.failed() != nil {
+				continue // Drain, recheck or fail may have come before, and its waking been undone
 			}
+		}
+		if c.quick != nil && c.rd.in {
+			c.quick.before(c.raw)
 		}
 		n, err := c.net.Read(p[:min(len(p), readChunk)])
 		if n > 0 {
+			c.inPieces(n)
 			c.received = true
 			c.setBusy(true)
-			c.unread.code = ""
+			if c.lanes == nil { // beside others, it says nothing of the last one
+				c.unread.code = ""
+			}
+			if c.cfg.gap > 0 {
+				c.pauseAt = time.Now()
+			}
 			return n, err
+		}
+		if c.wire != nil && c.wire.cut && errors.Is(err, io.EOF) {
+			return 0, errUnverifiedEnd
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
@@ -45,6 +61,14 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err := c.net.SetReadDeadline(c.armed); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// inPieces looks at a read of n bytes: one that holds VT or FS CR alone shows
+// that the client writes frames in pieces.
+func (c *conn) inPieces(n int) {
+	if n <= 2 && c.quick == nil {
+		c.quick = new(quickAck)
 	}
 }
 
@@ -58,6 +82,11 @@ func (c *conn) setBusy(b bool) {
 // deadline returns until when to read, the zero time for no limit, or why not to
 // read any more.
 func (c *conn) deadline() (time.Time, error) {
+	if c.lanes != nil {
+		if err := c.lanes.failed(); err != nil {
+			return time.Time{}, err
+		}
+	}
 	if !c.rd.in {
 		return c.idleDeadline()
 	}
@@ -66,16 +95,23 @@ func (c *conn) deadline() (time.Time, error) {
 	if !want.IsZero() && !now.Before(want) {
 		return want, os.ErrDeadlineExceeded
 	}
+	if c.cfg.gap > 0 {
+		enough := c.pauseAt.Add(c.cfg.gap)
+		if !now.Before(enough) {
+			return enough, errGap
+		}
+		return earlier(want, enough), nil
+	}
 	if c.cfg.fsOnlyDelay <= 0 || !c.rd.pendingFS() {
-		c.fsAt = time.Time{}
+		c.pauseAt = time.Time{}
 		return want, nil
 	}
-	if c.fsAt.IsZero() {
-		c.fsAt = now
+	if c.pauseAt.IsZero() {
+		c.pauseAt = now
 	}
-	enough := c.fsAt.Add(c.cfg.fsOnlyDelay)
+	enough := c.pauseAt.Add(c.cfg.fsOnlyDelay)
 	if !now.Before(enough) {
-		c.fsAt = time.Time{}
+		c.pauseAt = time.Time{}
 		return enough, errFSOnly
 	}
 	return earlier(want, enough), nil
@@ -89,12 +125,21 @@ func (c *conn) frameDeadline(now time.Time) time.Time {
 	if c.cfg.frameTimeout <= 0 {
 		return time.Time{}
 	}
-	earned := time.Duration(c.rd.w-c.rd.r) * time.Second / slowestRate
+	earned := time.Duration(c.rd.lengthAt(c.rd.w-c.rd.r)) * time.Second / slowestRate
 	return c.frameBegan.Add(c.cfg.frameTimeout + earned)
 }
 
 // idleDeadline is deadline between frames.
 func (c *conn) idleDeadline() (want time.Time, err error) {
+	if c.r2 != nil && !c.r2.commitBy.IsZero() { // also while draining
+		if !time.Now().Before(c.r2.commitBy) {
+			return c.r2.commitBy, errNoCommit
+		}
+		if len(c.rd.buf) > freeBuffer && c.rd.r == c.rd.w {
+			return c.r2.commitBy, errGoIdle // others may need it meanwhile
+		}
+		return c.r2.commitBy, nil
+	}
 	if c.draining.Load() {
 		if c.looked {
 			return want, errDrained
@@ -103,7 +148,11 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 		return time.Now().Add(lastLook), nil
 	}
 	c.setBusy(false)
-	large := len(c.rd.buf) > idleBuffer
+	if c.lanes != nil && c.lanes.pending.Load() > 0 {
+		c.idleSince = time.Time{}
+	}
+	// With FRAME the first bytes of a start may be waiting for the rest.
+	large := len(c.rd.buf) > idleBuffer && c.rd.r == c.rd.w
 	if !large && c.cfg.idleTimeout <= 0 {
 		return want, nil
 	}
@@ -145,7 +194,7 @@ func earlier(a, b time.Time) time.Time {
 // the size that the last frames had, and the large ones
 // from the budget.
 func (c *conn) resize(data []byte, n int) ([]byte, error) {
-	longest := int(c.rd.limit) + lookahead
+	longest := c.rd.longest()
 	if n > idleBuffer {
 		n = min(max(n, c.likely+3), longest)
 	}

@@ -37,6 +37,17 @@ const (
 	// ReasonMLLPR2 is a commit acknowledgement of MLLP release 2 (06 or 15 hex):
 	// the peer is set to release 2, this side to release 1.
 	ReasonMLLPR2 Reason = "mllp_r2"
+	// ReasonMLLPR1 means that the peer did not confirm a frame as MLLP release 2
+	// has it, but went on: it is set to release 1, this side to release 2.
+	ReasonMLLPR1 Reason = "mllp_r1"
+	// ReasonCommit means that with MLLP release 2 something else than 06 or 15 came
+	// in answer to a frame, or one that nothing was sent for.
+	ReasonCommit Reason = "commit"
+	// ReasonUnverifiedEnd is a RAW message over TLS whose end the peer did not
+	// announce: part of it may be missing.
+	ReasonUnverifiedEnd Reason = "unverified_end"
+	// ReasonWrongLength is a message to be sent that has not Framing.Length bytes.
+	ReasonWrongLength Reason = "wrong_length"
 	// ReasonTimeout means that a frame did not arrive whole in its time.
 	ReasonTimeout Reason = "timeout"
 	// ReasonReadFailed means that reading failed between two frames.
@@ -52,6 +63,21 @@ const (
 	ReasonNoControlID Reason = "no_control_id"
 	// ReasonBatch is a batch (FHS or BHS).
 	ReasonBatch Reason = "batch"
+	// ReasonDuplicateID is a message with the MSH-10 of another one: see
+	// Server.Replay.
+	ReasonDuplicateID Reason = "duplicate_id"
+	// ReasonAckConditionMissing means that of MSH-15 and MSH-16 only the other one
+	// is there: it counts as NE.
+	ReasonAckConditionMissing Reason = "ack_condition_missing"
+	// ReasonAckConditionUnknown means that MSH-15 or MSH-16 is not AL, NE, ER or
+	// SU: it counts as AL.
+	ReasonAckConditionUnknown Reason = "ack_condition_unknown"
+	// ReasonUnknownCharset means that MSH-18 is not in table 0211 nor a name in use
+	// for what is.
+	ReasonUnknownCharset Reason = "unknown_charset"
+	// ReasonSenderNotPermitted is a message whose MSH-3 or MSH-4 the client may not
+	// use: see Server.Senders.
+	ReasonSenderNotPermitted Reason = "sender_not_permitted"
 )
 
 // Reasons of connections.
@@ -62,8 +88,13 @@ const (
 	ReasonWriteFailed         Reason = "write_failed"           // an acknowledgement could not be written
 	ReasonWriteTimeout        Reason = "write_timeout"          // the client did not read: Server.WriteTimeout
 	ReasonNoReply             Reason = "no_reply"               // the handler returned ErrNoReply
+	ReasonNotKeptOpen         Reason = "not_kept_open"          // answered, and Framing.KeepOpen is false
 	ReasonTooManyConns        Reason = "too_many_conns"         // Server.MaxConns
 	ReasonTooManyConnsOfHost  Reason = "too_many_conns_of_host" // Server.MaxConnsPerHost
+	ReasonEvicted             Reason = "evicted"                // it was idle, and another one took its place: Server.EvictIdle
+	ReasonAddressDenied       Reason = "address_denied"         // Server.Allow, Server.Deny
+	ReasonProxyHeader         Reason = "proxy_header"           // one of Server.TrustedProxies sent no good header; the detail says why
+	ReasonTLSWithdrawn        Reason = "tls_withdrawn"          // the client's certificate is not accepted any more: Server.RecheckClients
 	ReasonPanic               Reason = "panic"                  // a bug, in a callback or here
 	ReasonHandshakeTimeout    Reason = "tls_handshake_timeout"  // Server.HandshakeTimeout
 	ReasonNotTLS              Reason = "not_tls"                // the client does not speak TLS
@@ -155,6 +186,17 @@ var protocols = []struct{ prefix, name string }{
 func otherProtocol(head []byte) string {
 	for _, p := range protocols {
 		if strings.HasPrefix(string(head), p.prefix) {
+			return p.name
+		}
+	}
+	return ""
+}
+
+// otherThanTLS is otherProtocol for the five bytes that stand where a TLS record's
+// header should.
+func otherThanTLS(head [5]byte) string {
+	for _, p := range protocols {
+		if n := min(len(p.prefix), len(head)); string(head[:n]) == p.prefix[:n] {
 			return p.name
 		}
 	}

@@ -2,7 +2,6 @@ package mllp
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -20,92 +19,6 @@ import (
 // or the end of their context; alone, or in a *DrainError.
 var ErrServerClosed = errors.New("mllp: server closed")
 
-// A DrainError says that a Server stopped before all it had in hand was done.
-// The senders of those messages have no acknowledgement, and will send again.
-type DrainError struct {
-	Abandoned int   // connections that were cut in a message
-	Err       error // ErrServerClosed from Serve, the context's error from Shutdown
-}
-
-func (e *DrainError) Error() string {
-	return fmt.Sprintf("mllp: %d connections were cut in a message: %v", e.Abandoned, e.Err)
-}
-
-func (e *DrainError) Unwrap() error { return e.Err }
-
-// A Handler takes messages. The acknowledgement follows from what ServeMLLP
-// returns, so it must return only when the message is safe:
-//
-//   - reply and nil: the reply is sent as it is, in a frame;
-//   - nil and nil: AA;
-//   - a *Nak, also wrapped: its code and text;
-//   - ErrNoReply: nothing is sent, and the connection is closed;
-//   - any other error, or a panic: AE with a fixed text. The error's own text is
-//     neither sent nor logged, since it may quote the message.
-//
-// Messages of one connection are handled one after the other, those of several
-// connections concurrently. ctx has the values of Serve's; it ends when the
-// server has no more time for the handler.
-type Handler interface {
-	ServeMLLP(ctx context.Context, r *Request) (reply []byte, err error)
-}
-
-// HandlerFunc is a function as a Handler.
-type HandlerFunc func(ctx context.Context, r *Request) (reply []byte, err error)
-
-// ServeMLLP calls f.
-func (f HandlerFunc) ServeMLLP(ctx context.Context, r *Request) ([]byte, error) { return f(ctx, r) }
-
-// ErrNoReply is returned by a Handler that wants nothing to be sent, and the
-// connection to be closed.
-var ErrNoReply = errors.New("mllp: no reply")
-
-// A Nak is returned by a Handler that refuses a message.
-type Nak struct { //nolint:errname // HL7's own word for it
-	Code AckCode // AE, AR, CE or CR; anything else is sent as AE
-	// Text becomes MSA-3, cut to 80 bytes. It must not quote the message: the
-	// sender's system will log it.
-	Text string
-}
-
-func (n *Nak) Error() string { return "mllp: refused with " + string(n.code()) }
-
-func (n *Nak) code() AckCode {
-	if !n.Code.Valid() || n.Code.Accepted() {
-		return AE
-	}
-	return n.Code
-}
-
-// A Request is a message with what is known of its way. It and everything in it
-// belongs to the connection again when the handler returns: copy what is to
-// stay. The handler must not modify it.
-type Request struct {
-	Message    []byte // the text of the frame, to the byte
-	Header     Header // of the message, or of the batch; zero if Flags has NotHL7
-	Flags      Flags
-	RemoteAddr net.Addr
-	LocalAddr  net.Addr
-	// TLS is nil on a connection without TLS. With required client certificates,
-	// PeerCertificates[0] is the verified client's.
-	TLS *tls.ConnectionState
-}
-
-// Flags tell what is unusual about a message. Most appear only with a policy
-// that lets such messages through.
-type Flags uint8
-
-// The flags.
-const (
-	MissingCR    Flags = 1 << iota // the frame ended with FS alone
-	StrayControl                   // VT or FS in the text
-	MultipleMSH                    // more than one MSH segment, and no batch header
-	Batch                          // the text is a batch: FHS or BHS comes first
-	NoControlID                    // MSH-10 is empty
-	NotHL7                         // the text begins with none of MSH, FHS, BHS
-	IsAck                          // an acknowledgement: whatever the handler returns, nothing is sent
-)
-
 // A Server receives messages over MLLP, or, with TLS, over MLLPS. Handler must
 // be set; every other field has a default. Fields must not be changed after the
 // first call of a method, and a Server not copied.
@@ -113,6 +26,12 @@ type Server struct {
 	// Addr is where ListenAndServe listens. If empty, ":2575".
 	Addr    string
 	Handler Handler
+	// Stream, if not nil, takes the messages in place of Handler, which must be
+	// nil then: see StreamHandler.
+	Stream StreamHandler
+
+	// Framing is how messages are told apart. The zero value is MLLP release 1.
+	Framing Framing
 
 	// TLS makes the Server speak TLS, with the files that it names: they are
 	// loaded by Serve and, while that runs, again whenever they change. If nil, or
@@ -124,6 +43,9 @@ type Server struct {
 	// MaxMessageBytes limits the text of a frame. If zero, 16 MiB; a negative
 	// value is an error.
 	MaxMessageBytes int64
+	// MaxStreamBytes is MaxMessageBytes for messages that Stream takes. If zero,
+	// 1 GiB; a negative value is an error.
+	MaxStreamBytes int64
 	// MaxBufferedBytes limits the memory for frames of all connections together,
 	// not counting buffers of up to 64 KiB, of which each connection may have
 	// one. When it is used up, connections that need more are not read until
@@ -131,6 +53,11 @@ type Server struct {
 	// 256 MiB, or 2.5 times MaxMessageBytes if that is more; less than that is an
 	// error.
 	MaxBufferedBytes int64
+	// MaxBufferedBytesPerHost is the share of MaxBufferedBytes that the connections
+	// from one IP address may have together; those beyond it wait likewise. If zero,
+	// half of MaxBufferedBytes, or 2.5 times MaxMessageBytes if that is more; less
+	// than that is an error. Negative means no limit.
+	MaxBufferedBytesPerHost int64
 	// MaxJunkBytes limits the bytes before a frame that do not belong to one. If
 	// zero, 4 KiB; negative means none.
 	MaxJunkBytes int64
@@ -138,6 +65,37 @@ type Server struct {
 	// address. Further ones are closed at once. If zero, 1024 and 64; negative
 	// means no limit.
 	MaxConns, MaxConnsPerHost int
+	// EvictIdle lets a new connection that one of these limits would refuse take
+	// the place of another: the one, of that address or of all, that has been
+	// without a message longest, and for at least so long. It helps where peers
+	// vanish and come back faster than TCP keep-alive finds out, and lets newcomers
+	// end connections that are merely quiet. If zero or negative, an established
+	// connection is never ended for a new one.
+	EvictIdle time.Duration
+
+	// Allow and Deny say which IP addresses may connect. Others are closed before
+	// a byte is exchanged. Deny comes first. If Allow is empty, all may that are
+	// not in Deny.
+	Allow, Deny Prefixes
+	// TrustedProxies are the addresses of proxies that begin each connection with a
+	// header of the PROXY protocol, version 1 or 2, which says who the client is;
+	// Allow, Deny, MaxConnsPerHost and RemoteAddr then are about that client. From
+	// these addresses the header is required, within HandshakeTimeout; from all
+	// others it is an error of protocol. Where the header names no client (LOCAL,
+	// UNKNOWN) the proxy counts as the client, also for Allow.
+	TrustedProxies Prefixes
+	// Senders say in whose name (MSH-3, MSH-4) the client with a certificate may
+	// send. The first rule that is for the client decides; a client that none is
+	// for may send nothing. What is not permitted is answered AR without the
+	// handler. If empty, everybody may send everything. Needs TLS with client
+	// certificates.
+	Senders []SenderRule
+	// RecheckClients ends, whenever the files of TLS have been loaded again, the
+	// connections whose client certificate would not be accepted any more: its
+	// authority was withdrawn, it was revoked, or it has expired. A message that
+	// the handler has is answered first. If false, connections in hand go on, for
+	// months perhaps. Needs TLS with client certificates.
+	RecheckClients bool
 
 	// HandshakeTimeout limits the TLS handshake. If zero, 10 s; negative means
 	// no limit.
@@ -153,9 +111,10 @@ type Server struct {
 	// WriteTimeout limits the writing of one reply; it may take up to a second
 	// more. If zero, 10 s; negative means no limit.
 	WriteTimeout time.Duration
-	// HandlerTimeout limits the handler. After it the handler's context ends, AE
-	// is sent, and what the handler returns later is discarded; the next message
-	// of the connection waits for it. If zero or negative, there is no limit.
+	// HandlerTimeout limits each call of Handler and of Application. After it the
+	// context of the call ends, AE is sent (see Late), and what is returned later
+	// is discarded; the next message of the connection waits for it. If zero or
+	// negative, there is no limit.
 	HandlerTimeout time.Duration
 	// DrainTimeout limits the end of the Server: see Serve. If zero, 30 s;
 	// negative means no limit.
@@ -180,64 +139,86 @@ type Server struct {
 	// MultipleMSH is for frames with a second MSH segment without a batch header:
 	// reject (the default) or deliver; then one answer is sent, quoting the first.
 	MultipleMSH Policy
-	// Batches is for frames that begin with FHS or BHS: reject (the default) or
-	// deliver; then one answer is sent, quoting FHS-11 or BHS-11, so the handler
-	// must take all of the batch or nothing.
+	// Batches is for frames that begin with FHS or BHS: reject (the default);
+	// deliver, then one answer is sent, quoting FHS-11 or BHS-11, so the handler
+	// must take all of the batch or nothing; or per-message, batch or last, then
+	// the handler gets the messages of the batch one by one, unless the batch is
+	// malformed or BTS-1 or FTS-1 are not what there is, which is answered AE.
 	Batches Policy
 	// Truncated is for a message in whose middle another one begins: resync (the
 	// default) answers AE to the first, if its MSH-10 can be read, and handles
 	// the second; close closes the connection.
 	Truncated Policy
 
-	// Logger gets the events. If nil, nothing is logged.
+	// ConnContext, if not nil, is called once for each connection, in its
+	// goroutine: after the handshake or, without TLS, after the first bytes, and
+	// before the first message. It is the place for what a handler would otherwise
+	// work out for every message. What it returns is the context of the
+	// connection's handlers; it must be ctx or come from it, and nil closes the
+	// connection.
+	ConnContext func(ctx context.Context, info ConnInfo) context.Context
+	// Enhanced heeds what messages ask for with MSH-15 and MSH-16 (HL7 2.x,
+	// chapter 2, enhanced mode): see the package's documentation. By default each
+	// message is answered once, with AA, AE or AR, as if they were empty: many
+	// senders fill them in and do not know a CA.
+	Enhanced bool
+	// Application, if not nil, is called for each message that Handler has taken,
+	// in enhanced mode after the commit acknowledgement has been written, and says
+	// what the application acknowledgement is. In original mode that is the only
+	// one, and an error says that a message that Handler has taken may come again.
+	Application Handler
+	// Responder sends answers over connections of their own. If nil, they go over
+	// that of the message.
+	Responder *Responder
+	// Key and Parallel let up to Parallel messages of one connection be handled at
+	// a time, those waiting for others included: messages whose keys differ beside
+	// each other, those with the same key in their order, those without a key by
+	// themselves, after all before them and before all after them. Their
+	// acknowledgements leave in the order in which the messages came. Key must be
+	// fast, not modify the request, and return nil or part of it, such as PID-3.1.
+	// Each message beside another takes a copy of its text from MaxBufferedBytes,
+	// and is handled by itself when that is used up. If Key is nil and Parallel
+	// zero or 1, off; one without the other is an error.
+	Key      func(*Request) []byte
+	Parallel int
+	// Replay, if not nil, remembers what was answered to accepted messages: one
+	// that comes again, to the byte, is answered the same without the Handler.
+	// Messages without MSH-10 and acknowledgements do not count.
+	Replay ReplayStore
+	// DuplicateID is for messages, with Replay, whose MSH-10 another accepted one
+	// of the same sender had: reject (the default), error or deliver.
+	DuplicateID Policy
+
+	// Late is for messages whose handler did not return within HandlerTimeout: error
+	// (the default), or close, without an answer.
+	Late Policy
+
+	// Quarantine, if not nil, is called for each frame that does not reach the
+	// handler, in the connection's goroutine, which waits for it: each bad_frame and
+	// rejected event, after the answer if there is one.
+	Quarantine func(ctx context.Context, f QuarantinedFrame)
+	// QuarantineBytes is how many bytes of such a frame's text Quarantine gets at
+	// most. They are patient data. If zero or negative, none.
+	QuarantineBytes int
+
+	// Logger gets the events, and those of TLS if that has no Logger of its own.
+	// Of refused connections it gets ten in ten seconds and the number of the rest.
+	// If nil, nothing is logged.
 	Logger *slog.Logger
 	// Observe is called for each event, from several goroutines at a time, and
 	// must not block. May be nil.
 	Observe func(Event)
 
-	net  netserver.Server
-	ids  atomic.Uint64 // control IDs given out
-	once sync.Once
+	net      netserver.Server
+	ids      atomic.Uint64 // control IDs given out
+	replays  replays
+	drain    drainReport
+	refusals refusals
+	once     sync.Once
 	// set in once, static then
 	idKey  [7]byte // makes control IDs unlike those of other processes
 	budget *budget
-}
-
-// Validate returns the first error in the settings. Serve calls it.
-func (s *Server) Validate() error {
-	if s.Handler == nil {
-		return errors.New("mllp: Server.Handler is not set")
-	}
-	if s.MaxMessageBytes < 0 {
-		return fmt.Errorf("mllp: Server.MaxMessageBytes is negative (%d)", s.MaxMessageBytes)
-	}
-	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytes != 0 && s.MaxBufferedBytes < need {
-		return fmt.Errorf("mllp: Server.MaxBufferedBytes is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytes, need)
-	}
-	for _, p := range []struct {
-		field   string
-		policy  Policy
-		allowed []Policy
-	}{
-		{"NotHL7", s.NotHL7, []Policy{PolicyClose, PolicyReject, PolicyDeliver}},
-		{"NoControlID", s.NoControlID, []Policy{PolicyReject, PolicyError, PolicyDeliver}},
-		{"MultipleMSH", s.MultipleMSH, []Policy{PolicyReject, PolicyDeliver}},
-		{"Batches", s.Batches, []Policy{PolicyReject, PolicyDeliver}},
-		{"Truncated", s.Truncated, []Policy{PolicyResync, PolicyClose}},
-	} {
-		if !p.policy.in(p.allowed) {
-			return fmt.Errorf("mllp: Server.%s is %q: use one of %q", p.field, p.policy, p.allowed)
-		}
-	}
-	if s.TLS != nil && s.TLSConfig == nil {
-		if err := s.TLS.ValidateFor(tlsprops.Listener); err != nil {
-			return fmt.Errorf("mllp: Server.TLS: %w", err)
-		}
-	}
-	if c := s.TLSConfig; c != nil && len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
-		return errors.New("mllp: Server.TLSConfig has no certificate")
-	}
-	return nil
+	recent *recent // nil except with MLLP release 2
 }
 
 // ListenAndServe listens on Addr and calls Serve.
@@ -279,21 +260,27 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		defer stop()
 	}
 	err = s.net.Serve(ctx, ln, netserver.Options{
-		NewConn:         func(raw net.Conn) netserver.Conn { return newConn(cfg, raw) },
+		NewConn:         func(raw net.Conn, peer netserver.Peer) netserver.Conn { return newConn(cfg, raw, peer) },
+		Allow:           cfg.allow,
+		Deny:            cfg.deny,
+		Proxies:         cfg.proxies,
+		HeaderTimeout:   cfg.handshakeTimeout,
 		MaxConns:        cfg.maxConns,
 		MaxConnsPerHost: cfg.maxConnsPerHost,
+		EvictIdle:       cfg.evictIdle,
 		DrainTimeout:    cfg.drainTimeout,
-		Refused: func(from net.Addr, perHost bool) {
-			reason := ReasonTooManyConns
-			if perHost {
-				reason = ReasonTooManyConnsOfHost
+		Refused:         func(from netserver.Peer, why error) { cfg.tell(ctx, refusalEvent(from, why)) },
+		Abandoned: func(nc netserver.Conn) {
+			if one, ok := nc.(*conn); ok {
+				s.drain.abandon(one)
 			}
-			cfg.tell(ctx, Event{Kind: EventRefused, Reason: reason, RemoteAddr: from})
 		},
 		AcceptFailed: func(err error, pause time.Duration) {
 			cfg.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
 		},
 	})
+	finished, _ := s.drain.read()
+	cfg.tell(ctx, Event{Kind: EventDrained, Finished: finished, Abandoned: s.net.Abandoned()})
 	if !errors.Is(err, netserver.ErrClosed) {
 		return fmt.Errorf("mllp: %w", err)
 	}
@@ -324,7 +311,8 @@ func (s *Server) Close() error {
 // was, and err is not ErrServerClosed.
 func (s *Server) drained(err error) error {
 	if n := s.net.Abandoned(); n > 0 {
-		return &DrainError{Abandoned: n, Err: err}
+		finished, messages := s.drain.read()
+		return &DrainError{Abandoned: n, Finished: finished, Messages: messages, Err: err}
 	}
 	if errors.Is(err, ErrServerClosed) {
 		return err
@@ -332,106 +320,11 @@ func (s *Server) drained(err error) error {
 	return nil
 }
 
-// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP".
+// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP"; with FRAME and
+// RAW, "TCP+TLS" and "TCP".
 func (s *Server) Transport() string {
-	if s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled {
-		return "MLLPS"
-	}
-	return "MLLP"
+	return s.Framing.transport(s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled)
 }
 
 // Conns returns the number of connections.
 func (s *Server) Conns() int { return s.net.Conns() }
-
-// config is what the connections of one call of Serve share: the settings with
-// their defaults. It is static after construction.
-type config struct {
-	server  *Server // for control IDs
-	handler Handler
-	tls     *tls.Config      // nil: plain
-	source  *tlsprops.Source // of tls; nil if that was given
-	budget  *budget
-
-	maxMessage, maxJunk       int64
-	maxConns, maxConnsPerHost int
-
-	handshakeTimeout, frameTimeout, idleTimeout, writeTimeout, handlerTimeout, drainTimeout, fsOnlyDelay time.Duration // 0 or less: none
-
-	strict                                               bool
-	notHL7, noControlID, multipleMSH, batches, truncated Policy
-
-	logger  *slog.Logger
-	observe func(Event)
-}
-
-func (s *Server) config() (*config, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	maxMessage := orDefault(s.MaxMessageBytes, defaultMaxMessage)
-	s.once.Do(func() {
-		rand.Read(s.idKey[:])
-		most := leastBudget(maxMessage)
-		s.budget = newBudget(orDefault(s.MaxBufferedBytes, max(256<<20, most)), most)
-	})
-	c := &config{
-		server:           s,
-		handler:          s.Handler,
-		tls:              s.TLSConfig.Clone(),
-		budget:           s.budget,
-		maxMessage:       maxMessage,
-		maxJunk:          max(0, orDefault(s.MaxJunkBytes, defaultMaxJunk)),
-		maxConns:         orDefault(s.MaxConns, 1024),
-		maxConnsPerHost:  orDefault(s.MaxConnsPerHost, 64),
-		handshakeTimeout: orDefault(s.HandshakeTimeout, 10*time.Second),
-		frameTimeout:     orDefault(s.FrameTimeout, defaultFrameTimeout),
-		idleTimeout:      s.IdleTimeout,
-		writeTimeout:     orDefault(s.WriteTimeout, 10*time.Second),
-		handlerTimeout:   s.HandlerTimeout,
-		drainTimeout:     orDefault(s.DrainTimeout, 30*time.Second),
-		fsOnlyDelay:      s.FSOnlyDelay,
-		strict:           s.Strict,
-		notHL7:           s.NotHL7.or(PolicyClose),
-		noControlID:      s.NoControlID.or(PolicyReject),
-		multipleMSH:      s.MultipleMSH.or(PolicyReject),
-		batches:          s.Batches.or(PolicyReject),
-		truncated:        s.Truncated.or(PolicyResync),
-		logger:           s.Logger,
-		observe:          s.Observe,
-	}
-	if c.tls != nil || s.TLS == nil || !s.TLS.Enabled {
-		return c, nil
-	}
-	var err error
-	if c.source, err = tlsprops.Load(*s.TLS); err == nil {
-		c.tls, err = c.source.ServerConfig()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("mllp: Server.TLS: %w", err)
-	}
-	return c, nil
-}
-
-// orDefault returns v, or deflt if v is zero.
-func orDefault[T int | int64 | time.Duration](v, deflt T) T {
-	if v == 0 {
-		return deflt
-	}
-	return v
-}
-
-// appendID appends a control ID that no other acknowledgement has: 20 characters
-// at most (HL7 2.x up to 2.6, MSH-10), the first 7 of which are this Server's.
-func (s *Server) appendID(dst []byte) []byte {
-	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
-	for _, b := range s.idKey {
-		dst = append(dst, digits[b&31])
-	}
-	n := s.ids.Add(1)
-	for shift := 60; shift >= 0; shift -= 5 {
-		if d := n >> shift; d > 0 || shift == 0 {
-			dst = append(dst, digits[d&31])
-		}
-	}
-	return dst
-}

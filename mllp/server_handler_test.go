@@ -240,7 +240,7 @@ func TestNothingOfAMessageIsLoggedOrReported(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				s.mu.Lock()
-				for _, secret := range []string{"Canary", "4711"} {
+				for _, secret := range []string{"Canary", "MRN-4711"} {
 					assert.NotContains(t, s.log.String(), secret, "log for %q", in)
 					for _, e := range s.events {
 						e.ControlID = "" // meant for the caller

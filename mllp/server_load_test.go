@@ -155,7 +155,7 @@ func play(role string) {
 		must(h.Parse([]byte(text)))
 		ack, err := mllp.AppendFrame(nil, mllp.AppendAck(nil, &h, mllp.AA, "", []byte("0123456789"), time.Now()))
 		must(err)
-		go bare(ln, len(text), ack, new(sync.WaitGroup))
+		go bare(ln, len(text), ack, false, new(sync.WaitGroup))
 	}
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		debug.FreeOSMemory()

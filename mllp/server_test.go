@@ -45,26 +45,32 @@ func (s *site) Write(p []byte) (int, error) {
 	return s.log.Write(p)
 }
 
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 // serve runs srv until the test ends. Without a Handler it accepts everything.
 func serve(t *testing.T, srv *mllp.Server) *site {
 	t.Helper()
 	s := &site{t: t, srv: srv, ln: memnet.Listen(), ended: make(chan struct{})}
 	inner := srv.Handler
-	srv.Handler = mllp.HandlerFunc(func(ctx context.Context, r *mllp.Request) ([]byte, error) {
-		s.mu.Lock()
-		s.got = append(s.got, string(r.Message))
-		s.mu.Unlock()
-		if inner == nil {
-			return nil, nil
-		}
-		return inner.ServeMLLP(ctx, r)
-	})
+	if srv.Stream == nil {
+		srv.Handler = mllp.HandlerFunc(func(ctx context.Context, r *mllp.Request) ([]byte, error) {
+			s.mu.Lock()
+			s.got = append(s.got, string(r.Message))
+			s.mu.Unlock()
+			if inner == nil {
+				return nil, nil
+			}
+			return inner.ServeMLLP(ctx, r)
+		})
+	}
 	srv.Observe = func(e mllp.Event) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.events = append(s.events, e)
 	}
-	srv.Logger = slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	srv.Logger = textLogger(s)
 	ctx, stop := context.WithCancel(t.Context())
 	s.stop = stop
 	go func() {
@@ -94,7 +100,7 @@ func (s *site) told() []string {
 	var all []string
 	for _, e := range s.events {
 		switch {
-		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage:
+		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage, e.Kind == mllp.EventApplication, e.Kind == mllp.EventDrained:
 		case e.Kind == mllp.EventClosed && e.Reason == mllp.ReasonPeerClosed:
 		default:
 			all = append(all, strings.TrimSpace(string(e.Kind)+" "+string(e.Reason)))
@@ -125,6 +131,8 @@ type caller struct {
 	raw    *memnet.Conn
 	t      *testing.T
 	frames *mllp.Reader
+
+	frames2 *mllp.Reader // with commit blocks; nil: not yet
 }
 
 func (s *site) call() *caller {

@@ -74,8 +74,9 @@ func (s *Source) clientConfig(g *generation, sni, name string) *tls.Config {
 		usage: x509.ExtKeyUsageServerAuth, roots: g.set.roots,
 		crls: g.set.crls, pins: s.pins,
 	}
+	v.staples = s.props.rejects() && s.props.Verify != VerifyPinned // where there is a chain to judge it by
 	switch {
-	case !s.props.rejects() || s.props.Verify == VerifyPinned:
+	case !v.staples:
 		c.InsecureSkipVerify = true
 	case s.props.Verify == VerifyChainOnly:
 		c.InsecureSkipVerify = true // VerifyConnection checks the chain

@@ -68,8 +68,11 @@
 // # Revocation
 //
 // crlPaths names complete revocation lists, PEM or DER, by the CAs of the chain.
-// They are checked in every handshake, resumed ones included. OCSP is stapled by
-// a listener from a file; clients do not look at staples.
+// They are checked in every handshake, resumed ones included. A
+// listener staples an OCSP response from a file. A client that verifies the chain
+// judges what is stapled: a response must be current, signed for the issuer, and
+// call the certificate good (RFC 6066 section 8), and a certificate that demands
+// one (RFC 7633) is refused without. It asks no OCSP responder itself.
 //
 // # Key stores
 //

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -231,25 +230,6 @@ func TestNextProtosReachTheHandshakeOfEveryGeneration(t *testing.T) {
 		assert.Equal(t, "h2", serverSide.state.NegotiatedProtocol)
 		p.ca.Server().Write(p.dir, "server")
 		require.NoError(t, source.Reload())
-	}
-}
-
-func TestAStapledResponseReachesTheClient(t *testing.T) {
-	p := newPKI(t)
-	// An OCSPResponse that is successful (0) and holds something.
-	response := []byte{0x30, 0x07, 0x0a, 0x01, 0x00, 0xa0, 0x02, 0x30, 0x00}
-	path := filepath.Join(p.dir, "ocsp.der")
-	require.NoError(t, os.WriteFile(path, response, 0o600))
-	props := p.listener()
-	props.OCSPStaplePath = path
-	_, clientSide := handshake(serverConfig(t, props), clientConfig(t, p.trusting(), "localhost"))
-	require.NoError(t, clientSide.err)
-	assert.Equal(t, response, clientSide.state.OCSPResponse)
-
-	for _, bad := range [][]byte{nil, []byte("no"), {0x30, 0x03, 0x0a, 0x01, 0x06}, append(response, 0)} {
-		require.NoError(t, os.WriteFile(path, bad, 0o600))
-		_, err := tlsprops.Load(props)
-		assert.Equal(t, "ocspStaplePath", fieldOf(t, err))
 	}
 }
 

@@ -47,14 +47,3 @@ func FuzzRevocationListsAreReadWholeOrRefused(f *testing.F) {
 		}
 	})
 }
-
-func FuzzAStapleIsRefusedUnlessItSaysSomething(f *testing.F) {
-	f.Add([]byte{0x30, 0x07, 0x0a, 0x01, 0x00, 0xa0, 0x02, 0x30, 0x00})
-	f.Add([]byte{0x30, 0x03, 0x0a, 0x01, 0x01})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if checkStaple(data) == nil {
-			assert.Equal(t, byte(0x30), data[0])
-			assert.Greater(t, len(data), 5)
-		}
-	})
-}

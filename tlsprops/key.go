@@ -51,7 +51,7 @@ func parseKey(data []byte, passphrase string, decode func(der []byte) (crypto.Si
 	}
 	key, encrypted, err = block.privateKey(passphrase, decode)
 	if err == nil {
-		err = checkKind(key)
+		err = CheckKey(key)
 	}
 	if errors.Is(err, ErrIncorrectPassphrase) && passphrase == "" {
 		err = ErrPassphraseRequired
@@ -188,8 +188,10 @@ func parseKeyDER(der []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// checkKind refuses the keys that crypto/tls would refuse in each handshake.
-func checkKind(key crypto.Signer) error {
+// CheckKey returns why crypto/tls cannot use key, and nil if it can: it would
+// otherwise refuse it in each handshake. It is for programs that read keys
+// themselves, such as a Decoder.
+func CheckKey(key crypto.Signer) error {
 	const fewest, fewestFIPS = 1024, 2048 // bits; crypto/rsa's own limits
 	switch public := key.Public().(type) {
 	case *rsa.PublicKey:

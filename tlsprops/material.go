@@ -37,7 +37,7 @@ func (p *TlsProperties) parse(r *reading) (*set, error) {
 		return nil, err
 	}
 	if f := r.file("ocspStaplePath"); f != nil {
-		if err := checkStaple(f.data); err != nil {
+		if err := checkOwnStaple(f.data, s.cert); err != nil {
 			return nil, &FieldError{Field: f.field, Path: f.path, Err: err}
 		}
 		s.cert.OCSPStaple = f.data
@@ -140,7 +140,7 @@ func (p *TlsProperties) parseKeyFile(s *set, f *file, passphrase string) (crypto
 		if m.Key == nil {
 			return fail(errors.New("holds no private key: name another file"))
 		}
-		if err := checkKind(m.Key); err != nil {
+		if err := CheckKey(m.Key); err != nil {
 			return fail(err)
 		}
 		certs, err := parseDER(m.Chain)

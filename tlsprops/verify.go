@@ -9,10 +9,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"time"
@@ -27,13 +25,14 @@ type verifier struct {
 	usage x509.ExtKeyUsage
 	name  string // checked with chain; empty: none
 
-	crls *revocations // nil: none
-	pins map[[sha256.Size]byte]bool
+	crls    *revocations // nil: none
+	staples bool         // judge the OCSP response that a server staples
+	pins    map[[sha256.Size]byte]bool
 }
 
 // callback returns the check for a tls.Config, nil if there is nothing to check.
 func (v *verifier) callback() func(tls.ConnectionState) error {
-	if !v.chain && v.crls == nil && len(v.pins) == 0 {
+	if !v.chain && v.crls == nil && !v.staples && len(v.pins) == 0 {
 		return nil
 	}
 	return v.verify
@@ -53,6 +52,9 @@ func (v *verifier) verify(cs tls.ConnectionState) error {
 	}
 	if err == nil && v.crls != nil {
 		err = v.crls.check(chains, time.Now())
+	}
+	if err == nil && v.staples {
+		err = checkStapled(cs.OCSPResponse, chains, time.Now())
 	}
 	if err != nil {
 		return &tls.CertificateVerificationError{UnverifiedCertificates: certs, Err: err}
@@ -145,6 +147,8 @@ func Hint(err error) string {
 		return "the peer's certificate is issued for another role: have it issued again, or set anyExtendedKeyUsage"
 	case errors.As(err, &pin):
 		return "if the peer has a new key on purpose, add its pin to pins"
+	case errors.Is(err, errStaple):
+		return "have the peer staple a current OCSP response for its certificate, or none"
 	case errors.As(err, &revoked) && revoked.unknown:
 		return "put a current revocation list of that issuer into crlPaths, or set crlCheck to soft"
 	case errors.As(err, &record):
@@ -179,40 +183,4 @@ func alertHint(err error) string {
 // hasSAN tells whether a certificate names its holder where it is looked for.
 func hasSAN(c *x509.Certificate) bool {
 	return len(c.DNSNames)+len(c.IPAddresses)+len(c.URIs)+len(c.EmailAddresses) > 0
-}
-
-// The TLS feature extension (RFC 7633) and its value for status_request.
-var tlsFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
-
-const statusRequest = 5
-
-// mustStaple tells whether c demands a stapled OCSP response.
-func mustStaple(c *x509.Certificate) bool {
-	for _, ext := range c.Extensions {
-		var features []int
-		if !ext.Id.Equal(tlsFeature) {
-			continue
-		}
-		if _, err := asn1.Unmarshal(ext.Value, &features); err == nil && slices.Contains(features, statusRequest) {
-			return true
-		}
-	}
-	return false
-}
-
-// checkStaple tells whether data can be an OCSP response that says something
-// (RFC 6960 section 4.2.1). Clients judge the rest.
-func checkStaple(data []byte) error {
-	var response struct {
-		Status asn1.Enumerated
-		Bytes  asn1.RawValue `asn1:"explicit,tag:0,optional"`
-	}
-	rest, err := asn1.Unmarshal(data, &response)
-	if err != nil || len(rest) > 0 {
-		return fmt.Errorf("not an OCSP response in DER but %s: write it with openssl ocsp -respout", describe(data))
-	}
-	if response.Status != 0 || len(response.Bytes.FullBytes) == 0 {
-		return fmt.Errorf("an OCSP response with status %d, which vouches for nothing: fetch another", response.Status)
-	}
-	return nil
 }

@@ -12,12 +12,13 @@
 //	carewire mllp listen --addr 127.0.0.1:2575 --out received
 //	carewire mllp send --addr 127.0.0.1:2575 messages.hl7
 //	carewire mllp send --addr 127.0.0.1:2575 --repeat 1000 --conns 4 --quiet messages.hl7
+//	carewire mllp probe 127.0.0.1:2575
 //	carewire dicom echo --addr pacs.example.org:2762 --called PACS --mode bcp195 --ca certs/ca.crt --cert certs/client.crt --key certs/client.key
 //	carewire dicom send --addr 127.0.0.1:11112 --called PACS study/
 //	carewire dicom listen --addr 127.0.0.1:11112 --aet ARCHIVE --out objects
 //	carewire dicom commit --addr 127.0.0.1:11112 --called PACS --listen 127.0.0.1:11113 study/
 //
-// With --tls, --ca, --cert and --key, send and listen speak MLLPS; a listener with
+// With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
 // --ca demands a certificate of every client. Nothing falls back to plaintext, or
 // to a server that could not be verified. Key files may be encrypted:
 // --passphrase-file names the file that holds the passphrase.
@@ -35,10 +36,11 @@
 //
 //	0  done: certificates written; the server answered a handshake and its chain
 //	   and name are verified; nothing expired; every message acknowledged with AA
-//	   or CA; the listener was told to end, and ended in good order
+//	   or CA; the listener was told to end, and ended in good order; a listener for
+//	   MLLP does nothing BAD
 //	1  the answer is no: the server cannot be reached, refuses us or is not to be
 //	   trusted; a certificate has expired, or does within the span asked about;
-//	   the address to listen on is taken
+//	   the address to listen on is taken; a listener for MLLP does something BAD
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
 //	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
 //	   refused an object
@@ -67,6 +69,14 @@
 // same. Versions and suites are those that crypto/tls can ask for: TLS 1.0 to 1.3
 // and, in TLS 1.2, suites with RSA and ECDHE key exchange. SSL 2 and 3, and suites
 // with DHE, with export strength or without encryption, go unseen.
+//
+// # Probing a listener for MLLP
+//
+// mllp probe sends what senders do, good and bad, each scenario on a connection
+// of its own, and judges the answers; --list has the rule behind each. Nothing
+// that the listener says is printed but codes, and which message an answer is of.
+// The listener files what it is sent, more than three thousand synthetic
+// messages: it is for test systems. See package mllpprobe for the words.
 //
 // # Files of messages
 //

@@ -22,6 +22,14 @@ type keystoreFlags struct {
 	KeypassFile   string `xor:"keypass" placeholder:"FILE" help:"The same for the key's password, where it differs from the store's."`
 	KeypassEnv    string `xor:"keypass" placeholder:"NAME" help:"The same."`
 	Keypass       string `xor:"keypass" placeholder:"PASSWORD" help:"The same."`
+	iterationsFlag
+}
+
+// iterationsFlag lets large stores be opened. Java 17 spends 200,000 iterations on
+// each key of a JCEKS store, and programs of NSS 600,000 or more on each part of
+// a PKCS#12 file.
+type iterationsFlag struct {
+	MaxIterations int `placeholder:"N" help:"Iterations of key derivation to spend on the whole file (default: 5000000, a second or two). A file of many keys may want more; a negative number is no limit."`
 }
 
 // options are the flags in the library's words. Where no password is given and
@@ -40,7 +48,7 @@ func (f *keystoreFlags) options(s *streams) (keystore.Options, error) {
 			return keystore.Options{}, err
 		}
 	}
-	return keystore.Options{Password: store, NoPassword: !given, KeyPassword: key}, nil
+	return keystore.Options{Password: store, NoPassword: !given, KeyPassword: key, MaxIterations: f.MaxIterations}, nil
 }
 
 // readPassword returns the password of one of three sources, and whether there
@@ -98,6 +106,9 @@ func openStoreFile(s *streams, name string, o keystore.Options) (*keystore.Store
 	store, err := keystore.OpenFile(name, o)
 	if errors.Is(err, keystore.ErrPasswordRequired) {
 		return nil, unusable("%w: give --storepass-file or --storepass-env", err)
+	}
+	if _, ok := errors.AsType[*keystore.LimitError](err); ok {
+		return nil, unusable("%w (--max-iterations allows more)", err)
 	}
 	if err != nil {
 		return nil, unusable("%w", err)

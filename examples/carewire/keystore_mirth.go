@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/carewire/carewire/keystore"
@@ -18,6 +18,7 @@ type keystoreMirthCmd struct {
 	Properties string `placeholder:"FILE" help:"mirth.properties; without it, it is looked for in DIR, DIR/conf and DIR/../conf."`
 	Out        string `default:"certs" placeholder:"DIR" help:"Directory for the PEM files, made where it is missing."`
 	Force      bool   `help:"Replace files that are there already."`
+	iterationsFlag
 }
 
 // Help is shown by --help.
@@ -39,6 +40,7 @@ func (c *keystoreMirthCmd) Run(s *streams) error {
 	}
 	store, err := openStoreFile(s, name, keystore.Options{
 		Password: properties["keystore.storepass"], KeyPassword: properties["keystore.keypass"],
+		MaxIterations: c.MaxIterations,
 	})
 	if err != nil {
 		return err
@@ -58,27 +60,29 @@ func (c *keystoreMirthCmd) Run(s *streams) error {
 	for _, name := range names {
 		fmt.Fprintf(s.out, "# %s\n", filepath.Join(c.Out, name))
 	}
-	fmt.Fprint(s.out, tlsBlock(c.Out, names))
+	fmt.Fprint(s.out, tlsBlocks(c.Out, names))
+	if len(store.PrivateKeys()) > 1 {
+		s.note("there are several private keys, and so several blocks: a connector takes one")
+	}
 	return nil
 }
 
-// tlsBlock is the engine's configuration for the files that were written: the
-// first key of several.
-func tlsBlock(dir string, names []string) string {
+// tlsBlocks is the engine's configuration for the files that were written: a
+// block for each private key, as a connector has one.
+func tlsBlocks(dir string, names []string) string {
+	trust := ""
+	if slices.Contains(names, "ca.crt") {
+		trust = fmt.Sprintf("  trustStorePath: %q\n", filepath.Join(dir, "ca.crt"))
+	}
 	var b strings.Builder
-	b.WriteString("tls:\n  enabled: true\n")
-	line := func(field, name string) { fmt.Fprintf(&b, "  %s: %q\n", field, filepath.Join(dir, name)) }
 	for _, name := range names {
 		if base, ok := strings.CutSuffix(name, ".key"); ok {
-			line("keyStorePath", name)
-			line("certStorePath", base+".crt")
-			break
+			fmt.Fprintf(&b, "tls:\n  enabled: true\n  keyStorePath: %q\n  certStorePath: %q\n%s",
+				filepath.Join(dir, name), filepath.Join(dir, base+".crt"), trust)
 		}
 	}
-	for _, name := range names {
-		if name == "ca.crt" {
-			line("trustStorePath", name)
-		}
+	if b.Len() == 0 && trust != "" {
+		b.WriteString("tls:\n  enabled: true\n" + trust)
 	}
 	return b.String()
 }
@@ -101,39 +105,4 @@ func (c *keystoreMirthCmd) properties() (map[string]string, error) {
 		return parseProperties(data), nil
 	}
 	return nil, unusable("there is no mirth.properties in %s: name it with --properties", strings.Join(places, ", "))
-}
-
-// parseProperties reads the lines of a Java properties file, as far as Mirth's
-// goes: no line that continues on the next.
-func parseProperties(data []byte) map[string]string {
-	out := make(map[string]string)
-	for line := range bytes.Lines(data) {
-		text := strings.TrimLeft(strings.TrimRight(string(line), "\r\n"), " \t\f")
-		if text == "" || text[0] == '#' || text[0] == '!' {
-			continue
-		}
-		key, value, _ := strings.Cut(text, "=")
-		out[strings.TrimSpace(key)] = unescape(strings.TrimLeft(value, " \t\f"))
-	}
-	return out
-}
-
-// unescape undoes the backslashes that Java's Properties.store writes.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			i++
-			switch s[i] {
-			case 't':
-				b.WriteByte('\t')
-				continue
-			case 'n':
-				b.WriteByte('\n')
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

@@ -94,6 +94,18 @@ func TestAMirthInstallationIsConvertedWithItsOwnProperties(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-func TestPropertiesAreUnescapedAsJavaWritesThem(t *testing.T) {
-	assert.Equal(t, map[string]string{"a": `x=y\z`, "b": "tab\there", "c": ""}, parseProperties([]byte("! no\n a = x\\=y\\\\z\nb=tab\\there\r\nc\n\n")))
+func TestAKeyStoreOfManyKeysIsOpenedWithMoreIterations(t *testing.T) {
+	args := []string{"keystore", "list", golden("keyplusca.jceks"), "--storepass", "changeit"}
+	r := carewire(t, append(args, "--max-iterations=1000")...)
+	assert.Contains(t, r.out+r.err, "MaxIterations")
+	r = carewire(t, append(args, "--max-iterations=-1")...)
+	assert.Equal(t, exitOK, r.status, r.err)
+	assert.NotContains(t, r.out+r.err, "MaxIterations")
+}
+
+func TestEachPrivateKeyHasItsTLSBlock(t *testing.T) {
+	assert.Equal(t, "tls:\n  enabled: true\n  keyStorePath: \"d/a.key\"\n  certStorePath: \"d/a.crt\"\n  trustStorePath: \"d/ca.crt\"\n"+
+		"tls:\n  enabled: true\n  keyStorePath: \"d/b.key\"\n  certStorePath: \"d/b.crt\"\n  trustStorePath: \"d/ca.crt\"\n",
+		tlsBlocks("d", []string{"a.key", "a.crt", "b.key", "b.crt", "ca.crt"}))
+	assert.Equal(t, "tls:\n  enabled: true\n  trustStorePath: \"d/ca.crt\"\n", tlsBlocks("d", []string{"ca.crt"}))
 }

@@ -43,9 +43,10 @@ type commandLine struct {
 	} `cmd:"" help:"Read and convert JKS, JCEKS and PKCS#12 key stores."`
 
 	MLLP struct {
-		Send   sendCmd   `cmd:"" help:"Send HL7 messages and print their acknowledgements."`
-		Listen listenCmd `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`
-	} `cmd:"" name:"mllp" help:"Send and receive HL7 v2 messages over MLLP and MLLPS."`
+		Send   sendCmd      `cmd:"" help:"Send HL7 messages and print their acknowledgements."`
+		Listen listenCmd    `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`
+		Probe  mllpProbeCmd `cmd:"" help:"Find out how a listener behaves, scenario by scenario. It files the messages."`
+	} `cmd:"" name:"mllp" help:"Send and receive HL7 v2 messages over MLLP and MLLPS, and probe listeners."`
 
 	DICOM struct {
 		Echo   dicomEchoCmd   `cmd:"" help:"Ask an SCP whether it is there (C-ECHO), as echoscu does."`

@@ -34,19 +34,36 @@ type Conn interface {
 type Options struct {
 	// NewConn is called for each connection before its Serve. It must neither
 	// block nor call the Server.
-	NewConn func(net.Conn) Conn
+	NewConn func(net.Conn, Peer) Conn
+	// Deny and, if it is not empty, Allow say which clients may connect; Deny
+	// comes first. Both must be Canonical.
+	Allow, Deny Prefixes
+	// Proxies are the peers that begin each connection with a header of the PROXY
+	// protocol, and must. Allow and Deny then apply to the client that it names, or
+	// to the proxy itself if it names none. Must be Canonical.
+	Proxies Prefixes
+	// HeaderTimeout is how long that header may take. Zero or less: no limit.
+	HeaderTimeout time.Duration
 	// MaxConns and MaxConnsPerHost limit the connections of the Server as a
-	// whole and of one client address. Zero or less: no limit.
+	// whole and of one client address. Zero or less: no limit. Of connections
+	// whose proxy has not named their client yet there may be MaxConns more.
 	MaxConns, MaxConnsPerHost int
+	// EvictIdle, if positive, makes room for a connection beyond one of the
+	// limits: of the Evictables that have been idle for so long, the one that has
+	// been so longest is drained.
+	EvictIdle time.Duration
 	// DrainTimeout is how long connections may take when ctx ends. Negative: for
 	// ever; zero: none.
 	DrainTimeout time.Duration
-	// Refused is called for a connection that was closed at once because one
-	// of the limits was reached.
-	Refused func(from net.Addr, perHost bool)
+	// Refused is called for a connection that is closed without having been
+	// served.
+	Refused func(from Peer, why error)
 	// AcceptFailed is called when Accept has failed and will be tried again
 	// after pause.
 	AcceptFailed func(err error, pause time.Duration)
+	// Abandoned, if not nil, is called for a Conn that is busy when it is cut,
+	// before it is closed. It must neither block nor call the Server.
+	Abandoned func(Conn)
 }
 
 // A Server holds the connections of any number of Serve calls. The zero value is
@@ -57,9 +74,11 @@ type Server struct {
 	closing   bool
 	serving   map[*serving]struct{}
 	conns     map[*tracked]struct{}
-	hosts     map[netip.Addr]int
-	empty     chan struct{} // made with closing; closed when no connection is left
-	abandoned int           // connections that were busy when they were cut
+	hosts     map[netip.Addr]int // how many conns, without those that are evicted
+	evicting  int                // conns that are evicted
+	waiting   int                // conns whose proxy has not named their client
+	empty     chan struct{}      // made with closing; closed when no connection is left
+	abandoned int                // connections that were busy when they were cut
 }
 
 // serving is a call of Serve.
@@ -81,11 +100,31 @@ func (v *serving) Close() (err error) {
 
 // tracked is a connection that is being served.
 type tracked struct {
-	Conn
+	// static after construction
+	raw net.Conn
+	o   *Options
 
-	raw  net.Conn
+	// Written by introduce before conn is set, static then.
+	peer Peer
 	host netip.Addr
-	cut  bool // guarded by Server.mu: closed by cut
+
+	// guarded by Server.mu
+	conn    Conn // nil while the header of a proxy is awaited; static then
+	drained bool
+	evicted bool
+	cut     bool // closed by cut
+}
+
+// drainLocked drains the connection, if that has not been done.
+func (t *tracked) drainLocked() {
+	switch {
+	case t.drained:
+	case t.conn == nil:
+		t.raw.Close() // nothing is in hand
+	default:
+		t.conn.Drain()
+	}
+	t.drained = true
 }
 
 // Serve accepts connections on ln, which it closes in the end, until ctx ends,
@@ -119,7 +158,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, o Options) error {
 		}
 		s.Shutdown(limit)
 	})
-	err := s.accept(base, v, o, &conns)
+	err := s.accept(base, v, &o, &conns)
 	close(ended)
 	conns.Wait()
 	drain.Wait()
@@ -127,26 +166,26 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, o Options) error {
 }
 
 // accept is the accept loop. It starts the connections in wg.
-func (s *Server) accept(ctx context.Context, v *serving, o Options, wg *sync.WaitGroup) error {
+func (s *Server) accept(ctx context.Context, v *serving, o *Options, wg *sync.WaitGroup) error {
 	const shortest, longest = 5 * time.Millisecond, time.Second // those of net/http
 	pause := shortest
 	for {
 		raw, err := v.Accept()
 		if err == nil {
 			pause = shortest
-			t := &tracked{raw: raw, host: hostOf(raw.RemoteAddr())}
-			switch err := s.enter(t, o); {
+			t := &tracked{raw: raw, o: o, peer: Peer{Addr: raw.RemoteAddr()}, host: hostOf(raw.RemoteAddr())}
+			switch err := s.enter(t); {
 			case err == nil:
 				wg.Go(func() {
 					defer s.leave(t)
-					t.Serve(ctx)
+					s.serve(ctx, t)
 				})
 			case errors.Is(err, ErrClosed):
 				raw.Close()
 				return err
 			default:
 				raw.Close()
-				o.Refused(raw.RemoteAddr(), errors.Is(err, errHostFull))
+				o.Refused(t.peer, err)
 			}
 			continue
 		}
@@ -164,6 +203,20 @@ func (s *Server) accept(ctx context.Context, v *serving, o Options, wg *sync.Wai
 		}
 		pause = min(2*pause, longest)
 	}
+}
+
+// serve serves a connection that has entered.
+func (s *Server) serve(ctx context.Context, t *tracked) {
+	if t.conn == nil { // nobody else sets it
+		if err := s.introduce(t); err != nil {
+			t.raw.Close()
+			if !s.isClosing() {
+				t.o.Refused(t.peer, err)
+			}
+			return
+		}
+	}
+	t.conn.Serve(ctx)
 }
 
 // Shutdown closes the listeners and the connections that have nothing in hand,
@@ -189,6 +242,18 @@ func (s *Server) Abandoned() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.abandoned
+}
+
+// Each calls f for each Conn, one after the other. It must neither block nor call
+// the Server.
+func (s *Server) Each(f func(Conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t := range s.conns {
+		if t.conn != nil {
+			f(t.conn)
+		}
+	}
 }
 
 // Conns returns the number of connections.
@@ -225,36 +290,18 @@ func (s *Server) stop(v *serving) {
 	delete(s.serving, v)
 }
 
-var (
-	errFull     = errors.New("netserver: too many connections")
-	errHostFull = errors.New("netserver: too many connections from one address")
-)
-
-// enter adds a connection, or says why not.
-func (s *Server) enter(t *tracked, o Options) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closing:
-		return ErrClosed
-	case o.MaxConns > 0 && len(s.conns) >= o.MaxConns:
-		return errFull
-	case o.MaxConnsPerHost > 0 && s.hosts[t.host] >= o.MaxConnsPerHost:
-		return errHostFull
-	}
-	t.Conn = o.NewConn(t.raw)
-	s.conns[t] = struct{}{}
-	s.hosts[t.host]++
-	return nil
-}
-
 func (s *Server) leave(t *tracked) {
 	t.raw.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, t)
-	if s.hosts[t.host]--; s.hosts[t.host] == 0 {
-		delete(s.hosts, t.host)
+	switch {
+	case t.evicted:
+		s.evicting--
+	case t.conn != nil:
+		s.uncountLocked(t)
+	default:
+		s.waiting--
 	}
 	if s.closing && len(s.conns) == 0 {
 		close(s.empty)
@@ -277,7 +324,7 @@ func (s *Server) close() (empty <-chan struct{}) {
 		v.Close()
 	}
 	for t := range s.conns {
-		t.Drain()
+		t.drainLocked()
 	}
 	return s.empty
 }
@@ -287,28 +334,20 @@ func (s *Server) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for t := range s.conns {
-		if !t.cut && t.Busy() {
+		if !t.cut && t.conn != nil && t.conn.Busy() {
 			s.abandoned++
+			if t.o.Abandoned != nil {
+				t.o.Abandoned(t.conn)
+			}
 		}
 		t.cut = true
+	}
+	// First the connections: what a handler says because its context has ended must
+	// not get out any more, as it was counted as abandoned.
+	for t := range s.conns {
+		t.raw.Close()
 	}
 	for v := range s.serving {
 		v.cancel()
 	}
-	for t := range s.conns {
-		t.raw.Close()
-	}
-}
-
-// hostOf returns the IP address of a, or the zero Addr: all peers without one
-// count as one host.
-func hostOf(a net.Addr) netip.Addr {
-	if a, ok := a.(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap().WithZone("")
-	}
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap().WithZone("")
 }

@@ -26,7 +26,9 @@ func TestMain(m *testing.M) { leakcheck.Main(m) }
 // until its context ends.
 type echo struct {
 	net.Conn
-	busy, draining atomic.Bool
+	peer                    netserver.Peer
+	idle                    time.Time // since when; not written after the first read
+	busy, draining, evicted atomic.Bool
 }
 
 func (e *echo) Serve(ctx context.Context) {
@@ -55,20 +57,28 @@ func (e *echo) Drain() {
 
 func (e *echo) Busy() bool { return e.busy.Load() }
 
+func (e *echo) IdleSince() time.Time { return e.idle }
+func (e *echo) Evict()               { e.evicted.Store(true) }
+
+type refusal struct {
+	netserver.Peer
+	why error
+}
+
 type rig struct {
 	srv     netserver.Server
 	ln      *memnet.Listener
 	stop    context.CancelFunc
 	served  chan error
-	refused []bool
+	refused []refusal
 	pauses  []time.Duration
 }
 
 func start(t *testing.T, o netserver.Options, wrap func(net.Listener) net.Listener) *rig {
 	t.Helper()
 	r := &rig{ln: memnet.Listen(), served: make(chan error, 1)}
-	o.NewConn = func(c net.Conn) netserver.Conn { return &echo{Conn: c} }
-	o.Refused = func(_ net.Addr, perHost bool) { r.refused = append(r.refused, perHost) }
+	o.NewConn = func(c net.Conn, p netserver.Peer) netserver.Conn { return &echo{Conn: c, peer: p, idle: time.Now()} }
+	o.Refused = func(p netserver.Peer, why error) { r.refused = append(r.refused, refusal{p, why}) }
 	o.AcceptFailed = func(_ error, pause time.Duration) { r.pauses = append(r.pauses, pause) }
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
@@ -83,6 +93,14 @@ func start(t *testing.T, o netserver.Options, wrap func(net.Listener) net.Listen
 		stop()
 	})
 	return r
+}
+
+// why returns the reasons of the refusals.
+func (r *rig) why() (all []error) {
+	for _, f := range r.refused {
+		all = append(all, f.why)
+	}
+	return all
 }
 
 // say sends a byte and returns what comes back.
@@ -110,7 +128,7 @@ func TestExcessConnectionsAreRefusedAndNobodyIsEvicted(t *testing.T) {
 		assert.ErrorIs(t, say(r.dial(t, 1), 'x'), syscall.EPIPE)
 		c := r.dial(t, 2)
 		assert.Error(t, say(r.dial(t, 3), 'x'))
-		assert.Equal(t, []bool{true, false}, r.refused)
+		assert.Equal(t, []error{netserver.ErrHostFull, netserver.ErrFull}, r.why())
 		assert.Equal(t, 3, r.srv.Conns())
 		for _, conn := range []net.Conn{a, b, c} {
 			assert.NoError(t, say(conn, 'x'))
@@ -250,7 +268,7 @@ func TestServeKeepsTheValuesOfItsContextButNotItsEnd(t *testing.T) {
 		go func() {
 			served <- srv.Serve(ctx, ln, netserver.Options{
 				DrainTimeout: time.Second,
-				NewConn: func(c net.Conn) netserver.Conn {
+				NewConn: func(net.Conn, netserver.Peer) netserver.Conn {
 					return funcConn(func(ctx context.Context) { got <- ctx; <-ctx.Done() })
 				},
 			})

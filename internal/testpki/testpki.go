@@ -26,6 +26,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -71,6 +72,8 @@ type Pair struct {
 type Options struct {
 	CommonName string
 	Hosts      []string // DNS names and IP addresses; none: only the common name
+	URIs       []string
+	Emails     []string
 	NotBefore  time.Time
 	NotAfter   time.Time
 	EKU        []x509.ExtKeyUsage // nil: none, which allows every use
@@ -135,6 +138,14 @@ func (a *Authority) Issue(o Options) *Pair {
 		} else {
 			t.DNSNames = append(t.DNSNames, h)
 		}
+	}
+	t.EmailAddresses = o.Emails
+	for _, text := range o.URIs {
+		uri, err := url.Parse(text)
+		if err != nil {
+			a.tb.Fatalf("testpki: URI: %v", err)
+		}
+		t.URIs = append(t.URIs, uri)
 	}
 	if o.MustStaple {
 		// RFC 7633: the TLS feature extension holding status_request (5).

@@ -45,7 +45,7 @@ func (th *theatre) begin(t *testing.T, sabotage string, under ...string) *theatr
 	t.Cleanup(func() {
 		th.enough.Store(true)
 		cancel()
-		th.group.Wait()
+		waitFor(t, "the senders to give up", th.group.Wait)
 		th.senders.close()
 		assert.NoError(t, th.engine.stop())
 		assert.NoError(t, th.laboratory.close())
@@ -65,20 +65,14 @@ func (th *theatre) begin(t *testing.T, sabotage string, under ...string) *theatr
 	return th
 }
 
-// until waits for what a test needs to happen.
-func until(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !happened(); time.Sleep(5 * time.Millisecond) {
-		require.False(t, t.Failed() || time.Now().After(deadline), "waiting in vain: %s", what)
-	}
-}
-
 // judge lets the senders finish and the engine deliver what it has, and compares.
 func (th *theatre) judge(t *testing.T) verdict {
 	t.Helper()
 	th.enough.Store(true)
-	th.group.Wait()
-	require.NoError(t, th.drain(t.Context()))
+	waitFor(t, "the senders to be done", th.group.Wait)
+	drain, stop := context.WithTimeout(t.Context(), drainLimit(0))
+	defer stop()
+	require.NoError(t, th.drain(drain))
 	require.NoError(t, th.laboratory.close())
 	v := judge(th.senders.lines, th.lab.all)
 	t.Logf("%+v, refused %d times", v, th.senders.naks.Load())
@@ -104,7 +98,7 @@ func (th *theatre) killTraced(t *testing.T) {
 	pid, err := strconv.Atoi(digits)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-	<-th.engine.exited
+	waitFor(t, "the tracer to end with the engine", func() { <-th.engine.exited })
 	binary, err := engineBinary()
 	require.NoError(t, err)
 	th.engine.command = []string{binary, "-config", th.path("engine.yaml")}

@@ -43,6 +43,33 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// drainLimit is how long an engine may take to deliver what it took in during
+// so many rounds of kills. Taking in shares its commits, delivering does not.
+func drainLimit(rounds time.Duration) time.Duration { return 2*time.Minute + 10*rounds }
+
+// until waits for what a test needs to happen.
+func until(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !happened(); time.Sleep(time.Millisecond) {
+		require.False(t, t.Failed() || time.Now().After(deadline), "waiting in vain: %s", what)
+	}
+}
+
+// waitFor calls f, which must return within a minute.
+func waitFor(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		require.Fail(t, "waiting in vain: "+what)
+	}
+}
+
 // collector keeps what a laboratory received, in order.
 type collector struct {
 	mu  sync.Mutex
@@ -96,18 +123,17 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 	done := 0
 	for began := time.Now(); (limit > 0 && time.Since(began) < limit) || (limit == 0 && done < rounds); done++ {
 		before := s.senders.acks.Load()
-		for s.senders.acks.Load() < before+killers { // every round does some work
-			require.False(t, t.Failed())
-			time.Sleep(time.Millisecond)
-		}
+		until(t, "every round to do some work", func() bool { return s.senders.acks.Load() >= before+killers })
 		time.Sleep(rand.N(300 * time.Millisecond)) // a moment that nobody chose
 		require.NoError(t, s.engine.kill())
 		require.NoError(t, s.engine.start(ctx))
 	}
 	enough.Store(true)
-	group.Wait()
+	waitFor(t, "the senders to be done", group.Wait)
 	s.senders.close()
-	require.NoError(t, s.drain(ctx))
+	drain, stop := context.WithTimeout(ctx, drainLimit(limit))
+	defer stop()
+	require.NoError(t, s.drain(drain))
 	require.NoError(t, s.laboratory.close())
 	return judge(s.senders.lines, lab.all), done
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"maps"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
@@ -30,14 +29,9 @@ func (c *channelDestination) complete(ctx context.Context, d *store.Delivery) er
 	if err != nil {
 		return err
 	}
-	source := maps.Clone(d.Message.Source)
-	if source == nil {
-		source = make(map[string]string)
-	}
-	source["sourceChannelId"] = c.channel
 	_, err = c.engine.store.Forward(ctx, d, store.Intake{
 		Channel: c.target, ControlID: d.Message.ControlID, Raw: d.Message.Raw,
-		Source: source, Destinations: target.source.destinations,
+		Source: d.Message.Source.With("sourceChannelId", c.channel), Destinations: target.source.destinations,
 	})
 	target.wake()
 	return err

@@ -70,8 +70,10 @@ func TestSourceMapNamesTheSender(t *testing.T) {
 	send(t, conn, "A1")
 	in := <-taken
 	assert.Equal(t, "A1", in.ControlID)
-	assert.Equal(t, "CN=Ward 7", in.Source["tlsClientSubject"])
-	assert.Equal(t, conn.LocalAddr().String(), in.Source["remoteAddress"])
+	notes, err := in.Source.Notes()
+	require.NoError(t, err)
+	assert.Equal(t, "CN=Ward 7", notes["tlsClientSubject"])
+	assert.Equal(t, conn.LocalAddr().String(), notes["remoteAddress"])
 }
 
 func TestDestinationThatComesBackGetsEverythingInOrder(t *testing.T) {

@@ -67,9 +67,9 @@ func TestOutageOfHoursIsQuietAndEndsInOrder(t *testing.T) {
 		assert.Equal(t, 1, l.count("delivery works again"))
 
 		before := st.pending.Load()
-		time.Sleep(24 * time.Hour)
+		time.Sleep(time.Hour)
 		synctest.Wait()
-		assert.Equal(t, before, st.pending.Load(), "an idle worker sleeps")
+		assert.InDelta(t, 720, st.pending.Load()-before, 1, "an idle worker looks every 5 s, in case a wakeup was lost")
 		e.StopDestinations(t.Context())
 		require.NoError(t, st.Close())
 	})

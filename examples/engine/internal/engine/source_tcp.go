@@ -78,7 +78,7 @@ func (s *tcpSource) open(ctx context.Context) error {
 		return err
 	}
 	server := &mllp.Server{
-		Handler: s, TLS: s.tls, MaxConns: s.cfg.MaxConnections, Logger: s.log,
+		Handler: s, TLS: s.tls, MaxConns: s.cfg.MaxConnections, Logger: s.log, ConnContext: withSource,
 	}
 	done := make(chan struct{})
 	s.mu.Lock()
@@ -134,7 +134,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	}
 	_, err := s.engine.store.Intake(ctx, store.Intake{
 		Channel: s.channel.cfg.ID, ControlID: string(r.Header.ControlID), Raw: r.Message,
-		Source: sourceMap(r), Destinations: s.destinations,
+		Source: sourceOf(ctx), Destinations: s.destinations,
 	})
 	// Also after an error, which can hide a commit: who looks in vain loses nothing.
 	s.channel.wake()
@@ -157,13 +157,21 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
 }
 
-// sourceMap is what is known of a message beside its content.
-func sourceMap(r *mllp.Request) map[string]string {
-	m := map[string]string{"remoteAddress": r.RemoteAddr.String(), "localAddress": r.LocalAddr.String()}
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		m["tlsClientSubject"] = r.TLS.PeerCertificates[0].Subject.String()
+// sourceKey is under which a connection's context has its store.Source.
+type sourceKey struct{}
+
+// withSource notes what is the same for all messages of a connection.
+func withSource(ctx context.Context, info mllp.ConnInfo) context.Context {
+	notes := map[string]string{"remoteAddress": info.RemoteAddr.String(), "localAddress": info.LocalAddr.String()}
+	if info.Identity != nil {
+		notes["tlsClientSubject"] = info.Identity.Subject
 	}
-	return m
+	return context.WithValue(ctx, sourceKey{}, store.NewSource(notes))
+}
+
+func sourceOf(ctx context.Context) store.Source {
+	source, _ := ctx.Value(sourceKey{}).(store.Source)
+	return source
 }
 
 // address is where the source listens, or would.

@@ -18,6 +18,10 @@ const (
 	batchSize = 64
 	// storePause is between two tries of a store that does not answer well.
 	storePause = time.Second
+	// lookInterval is how often an idle worker looks at its queue without having
+	// been woken: a wakeup is a hint, and a queue must not stand still for want of
+	// one.
+	lookInterval = 5 * time.Second
 	// recordTime is how long the store may take to begin to record the end of a
 	// delivery before it is asked anew; it is what a stop waits at worst.
 	recordTime = 3 * time.Second
@@ -137,9 +141,7 @@ func (w *worker) work(ctx context.Context, finish chan struct{}) (ended bool) {
 			}
 			continue
 		case len(batch) == 0:
-			select {
-			case <-w.wakeup:
-			case <-finish:
+			if !w.idle(finish) {
 				return true
 			}
 			continue
@@ -150,6 +152,20 @@ func (w *worker) work(ctx context.Context, finish chan struct{}) (ended bool) {
 			}
 		}
 	}
+}
+
+// idle waits until there may be something in the queue. False means that the
+// worker is to end.
+func (w *worker) idle(finish <-chan struct{}) bool {
+	look := time.NewTimer(lookInterval)
+	defer look.Stop()
+	select {
+	case <-w.wakeup:
+	case <-look.C:
+	case <-finish:
+		return false
+	}
+	return true
 }
 
 // deliver tries d until it is out of the queue. False means that the worker is

@@ -61,16 +61,16 @@ type Message struct {
 	Received  time.Time
 	ControlID string // as the channel's source read it; may be empty, not unique
 	Raw       []byte
-	Source    map[string]string // the source's annotations (a channel's source map); nil when there are none
+	Source    Source // the source's annotations
 }
 
 // An Intake is a message to be taken in.
 type Intake struct {
-	Channel      string            // must not be empty
-	ControlID    string            // any bytes; may be empty
-	Raw          []byte            // the store does not keep or change it after Intake has returned
-	Source       map[string]string // texts; bytes that are not UTF-8 are replaced by U+FFFD
-	Destinations []string          // a queued delivery for each, in this order; none means the message was filtered; no duplicates
+	Channel      string // must not be empty
+	ControlID    string // any bytes; may be empty
+	Raw          []byte // the store does not keep or change it after Intake has returned
+	Source       Source
+	Destinations []string // a queued delivery for each, in this order; none means the message was filtered; no duplicates
 }
 
 // A Delivery is one message's place in the queue of one destination.

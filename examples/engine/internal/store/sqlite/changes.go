@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -126,12 +125,8 @@ func newMessage(in store.Intake) (message, error) {
 	if m.Raw == nil {
 		m.Raw = []byte{} // nil would be NULL
 	}
-	if len(in.Source) > 0 {
-		text, err := json.Marshal(in.Source)
-		if err != nil {
-			return m, fmt.Errorf("%w: %w", store.ErrInvalid, err)
-		}
-		m.source = string(text)
+	if text := in.Source.Text(); text != "" {
+		m.source = text
 	}
 	return m, nil
 }

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -59,7 +58,8 @@ func list(ctx context.Context, query *sql.Stmt, channel, destination string, aft
 	for size := 0; size < batchBytes && rows.Next(); {
 		d := store.Delivery{Destination: destination, Message: store.Message{Channel: channel}}
 		var nextAt, received int64
-		var controlID, source []byte
+		var controlID []byte
+		var source sql.NullString
 		err := rows.Scan(&d.Seq, &d.Attempts, &nextAt, &d.MaybeSent, &d.LastError,
 			&d.Message.ID, &received, &controlID, &source, &d.Message.Raw)
 		if err != nil {
@@ -68,11 +68,7 @@ func list(ctx context.Context, query *sql.Stmt, channel, destination string, aft
 		if size += len(d.Message.Raw); size > batchBytes && len(list) > 0 {
 			break
 		}
-		if source != nil {
-			if err := json.Unmarshal(source, &d.Message.Source); err != nil {
-				return nil, fmt.Errorf("message %d: source map: %w", d.Message.ID, err)
-			}
-		}
+		d.Message.Source = store.KeptSource(source.String)
 		d.NextAt, d.Message.Received, d.Message.ControlID = fromUnix(nextAt), fromUnix(received), string(controlID)
 		list = append(list, d)
 	}

@@ -111,7 +111,7 @@ func intakeQueues(t *testing.T, f *fixture) {
 		Channel:      "adt",
 		ControlID:    "A\xe41\x00|", // Latin-1, NUL: whatever the sender wrote
 		Raw:          []byte("MSH|^~\\&|\xe4\x00\r"),
-		Source:       map[string]string{"remoteAddress": "127.0.0.1:1", "": "empty key"},
+		Source:       store.NewSource(map[string]string{"remoteAddress": "127.0.0.1:1", "": "empty key"}),
 		Destinations: []string{"lab", "archive"},
 	}
 	id, err := f.Intake(t.Context(), in)
@@ -148,7 +148,7 @@ func payloads(t *testing.T, f *fixture) {
 		list := f.pending("c", "d")
 		require.Len(t, list, 1)
 		require.True(t, string(raw) == string(list[0].Message.Raw), "%d bytes", size)
-		require.Nil(t, list[0].Message.Source)
+		require.Zero(t, list[0].Message.Source)
 		require.NoError(t, f.Delivered(t.Context(), &list[0]))
 	}
 }
