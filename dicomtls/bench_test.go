@@ -82,15 +82,16 @@ func tcpPair(b *testing.B) (client, server net.Conn) {
 	return client, server
 }
 
-// BenchmarkAssociate is an association with a C-ECHO and its release, and beside
-// it a connection with as many turns of a small message.
+// BenchmarkAssociate is an association with a C-ECHO and its release, with our
+// server and with storescp, and beside it a connection with as many turns of a
+// small message.
 func BenchmarkAssociate(b *testing.B) {
-	b.Run("association", func(b *testing.B) {
-		s := listen(b, &dicomtls.Server{MaxAssociationsPerAE: -1, MaxAssociationsPerHost: -1, MaxAssociations: -1})
+	associate := func(b *testing.B, addr string) {
+		b.Helper()
 		d := new(dicomtls.Dialer)
 		b.ReportAllocs()
 		for b.Loop() {
-			a, err := d.DialContext(b.Context(), "tcp", s.addr)
+			a, err := d.DialContext(b.Context(), "tcp", addr)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -101,6 +102,13 @@ func BenchmarkAssociate(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+	b.Run("Server", func(b *testing.B) {
+		associate(b, listen(b, &dicomtls.Server{MaxAssociationsPerAE: -1, MaxAssociationsPerHost: -1, MaxAssociations: -1}).addr)
+	})
+	b.Run("storescp", func(b *testing.B) {
+		b.Setenv("TCP_NODELAY", "1")
+		associate(b, scp(b, "storescp", "--ignore"))
 	})
 	b.Run("limit", func(b *testing.B) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

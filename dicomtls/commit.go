@@ -208,18 +208,6 @@ func decodeReport(data []byte, transferSyntax string) (*CommitReport, error) {
 	}
 }
 
-// uid reads the current value as a UID.
-func (w *walker) uid() (string, error) {
-	if w.value > maxUID+2 { // padded, to an even length
-		return "", w.fail(0, "a UID of more than %d characters", maxUID)
-	}
-	b := make([]byte, w.value)
-	if _, err := io.ReadFull(w, b); err != nil {
-		return "", err
-	}
-	return cleanUID(b), nil
-}
-
 // add adds an item of a sequence.
 func (r *CommitReport) add(sequence uint32, item FailedReference) error {
 	switch {

@@ -2,6 +2,7 @@ package dicomtls_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/internal/memnet"
+	"github.com/carewire/carewire/internal/testpki"
 )
 
 // refs are n references to CT images.
@@ -74,18 +76,27 @@ func TestCommitmentOnTheSameAssociation(t *testing.T) {
 }
 
 func TestCommitmentOnAnAssociationOfTheSCP(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { commitOnAnother(t, nil, nil) })
+	t.Run("TLS", func(t *testing.T) {
+		ca := testpki.NewCA(t, "CA")
+		commitOnAnother(t, &tls.Config{Certificates: []tls.Certificate{ca.Server().TLS()}}, &tls.Config{RootCAs: ca.Pool()})
+	})
+}
+
+func commitOnAnother(t *testing.T, server, client *tls.Config) {
+	t.Helper()
 	v := &vouching{requests: make(chan *dicomtls.CommitRequest, 1)}
-	archive := listen(t, &dicomtls.Server{Commit: v})
+	archive := listen(t, &dicomtls.Server{Commit: v, TLSConfig: server})
 	shared := new(dicomtls.Commitments)
-	back := listen(t, &dicomtls.Server{AETitles: []string{"MODALITY"}, Commitments: shared})
-	a := committing(t, &dicomtls.Dialer{AETitle: "MODALITY", CalledAE: "ARCHIVE", Commitments: shared}, archive.addr)
+	back := listen(t, &dicomtls.Server{AETitles: []string{"MODALITY"}, Commitments: shared, TLSConfig: server})
+	a := committing(t, &dicomtls.Dialer{AETitle: "MODALITY", CalledAE: "ARCHIVE", Commitments: shared, TLSConfig: client}, archive.addr)
 	transaction, err := a.RequestCommit(t.Context(), refs(3))
 	require.NoError(t, err)
 	require.NoError(t, a.Release(t.Context()), "the association is not needed any more")
 	r := <-v.requests
 	require.Equal(t, transaction.UID(), r.TransactionUID)
 	report := &dicomtls.CommitReport{TransactionUID: r.TransactionUID, Committed: r.References}
-	scp := &dicomtls.Dialer{AETitle: "ARCHIVE", CalledAE: "MODALITY"}
+	scp := &dicomtls.Dialer{AETitle: "ARCHIVE", CalledAE: "MODALITY", TLSConfig: client}
 	require.NoError(t, scp.Report(t.Context(), "tcp", back.addr, report))
 	result, err := transaction.Wait(t.Context())
 	require.NoError(t, err)

@@ -128,15 +128,3 @@ func (s *scanner) step() (done bool, err error) {
 	}
 	return false, err
 }
-
-// uid reads the current value as a UID.
-func (s *scanner) uid() (string, error) {
-	if s.value > maxUID+2 { // padded, to an even length
-		return "", s.fail(0, "a UID of more than %d characters", maxUID)
-	}
-	b := make([]byte, s.value)
-	if _, err := io.ReadFull(s.walker, b); err != nil {
-		return "", err
-	}
-	return cleanUID(b), nil
-}

@@ -322,6 +322,18 @@ func (w *walker) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// uid reads the current value as a UID.
+func (w *walker) uid() (string, error) {
+	if w.value > maxUID+2 { // padded, to an even length
+		return "", w.fail(0, "a UID of more than %d characters", maxUID)
+	}
+	b := make([]byte, w.value)
+	if _, err := io.ReadFull(w, b); err != nil {
+		return "", err
+	}
+	return cleanUID(b), nil
+}
+
 func (e encoding) order() binary.ByteOrder {
 	if e.bigEndian {
 		return binary.BigEndian
