@@ -67,33 +67,62 @@ func TestEveryModeWithEveryTLSProfileOfDCMTKToIt(t *testing.T) {
 	object, err := dicomtls.FileObject(aFile(t))
 	require.NoError(t, err)
 	for profile, modes := range dcmtkProfiles {
-		dir := t.TempDir()
-		addr := background(t, "storescp", "+tls", p.rsa, p.rsa, "+cf", p.ca, profile, "+B", "-od", dir, "{port}")
-		for _, mode := range tlsModes {
-			props := p.sender(mode)
-			d := &dicomtls.Dialer{TLS: &props}
-			a, err := d.DialContext(t.Context(), "tcp", addr, append(dicomtls.Propose([]dicomtls.Object{object}),
-				dicomtls.Proposal{AbstractSyntax: dicomtls.VerificationSOPClass})...)
-			if !slices.Contains(modes, mode) {
-				assert.Error(t, err, "%s with mode %s", profile, mode)
-				continue
+		for scp, more := range map[string][]string{"storescp": nil, "dcmrecv": {"-xf", dcmrecvConfig(t), "Default"}} {
+			dir := t.TempDir()
+			addr := background(t, scp, append(more, "+tls", p.rsa, p.rsa, "+cf", p.ca, profile, "+B", "-od", dir, "{port}")...)
+			for _, mode := range tlsModes {
+				sendsTo(t, p.sender(mode), addr, dir, object, slices.Contains(modes, mode), scp+" "+profile+" with mode "+mode.String())
 			}
-			if !assert.NoError(t, err, "%s with mode %s", profile, mode) {
-				continue
-			}
-			assert.NoError(t, a.Echo(t.Context()))
-			status, err := a.Store(t.Context(), object)
-			assert.NoError(t, err)
-			assert.Equal(t, dicomtls.StatusSuccess, status)
-			assert.NoError(t, a.Release(t.Context()))
-			files := names(t, dir)
-			require.Len(t, files, 1)
-			_, got := stored(t, filepath.Join(dir, files[0]))
-			_, want := stored(t, object.Name)
-			assert.Equal(t, want, got)
-			require.NoError(t, os.Remove(filepath.Join(dir, files[0])))
 		}
 	}
+}
+
+// dcmrecvConfig makes dcmrecv, which takes nothing but C-ECHO by itself, take the
+// images of the real files and CT.
+func dcmrecvConfig(t testing.TB) string {
+	t.Helper()
+	const config = `[[TransferSyntaxes]]
+[Native]
+TransferSyntax1 = LittleEndianExplicit
+TransferSyntax2 = LittleEndianImplicit
+[[PresentationContexts]]
+[Storage]
+PresentationContext1 = VerificationSOPClass\Native
+PresentationContext2 = CTImageStorage\Native
+PresentationContext3 = MRImageStorage\Native
+PresentationContext4 = SecondaryCaptureImageStorage\Native
+[[Profiles]]
+[Default]
+PresentationContexts = Storage
+`
+	path := filepath.Join(t.TempDir(), "dcmrecv.cfg")
+	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	return path
+}
+
+// sendsTo echoes to an SCP, and stores an object in its directory, or meets with
+// no association if works is false.
+func sendsTo(t *testing.T, props dicomtls.Properties, addr, dir string, object dicomtls.Object, works bool, what string) {
+	t.Helper()
+	d := &dicomtls.Dialer{TLS: &props}
+	a, err := d.DialContext(t.Context(), "tcp", addr, append(dicomtls.Propose([]dicomtls.Object{object}),
+		dicomtls.Proposal{AbstractSyntax: dicomtls.VerificationSOPClass})...)
+	if !works {
+		assert.Error(t, err, what)
+		return
+	}
+	require.NoError(t, err, what)
+	assert.NoError(t, a.Echo(t.Context()), what)
+	status, err := a.Store(t.Context(), object)
+	assert.NoError(t, err, what)
+	assert.Equal(t, dicomtls.StatusSuccess, status, what)
+	assert.NoError(t, a.Release(t.Context()), what)
+	files := names(t, dir)
+	require.Len(t, files, 1, what)
+	_, got := stored(t, filepath.Join(dir, files[0]))
+	_, want := stored(t, object.Name)
+	assert.Equal(t, want, got, what)
+	require.NoError(t, os.Remove(filepath.Join(dir, files[0])))
 }
 
 func TestEveryModeWithEveryTLSProfileOfDCMTKFromIt(t *testing.T) {
@@ -260,4 +289,20 @@ func TestAPeerThatTakesNothingButTheDefaultSyntaxGetsEverythingThatConverts(t *t
 	}
 	assert.Greater(t, arrived, 40)
 	assert.Greater(t, refused, 20)
+}
+
+func TestRealObjectsOfNativeSyntaxesArriveAtDcmrecv(t *testing.T) {
+	objects, sets := sendable(t)
+	dir := t.TempDir()
+	addr := background(t, "dcmrecv", "-xf", dcmrecvConfig(t), "Default", "+B", "-od", dir, "+fu", "{port}")
+	arrived := 0
+	results := new(dicomtls.Dialer).StoreAll(t.Context(), "tcp", addr, objects, nil)
+	got := dataSetsIn(t, dir)
+	for i, r := range results {
+		if r.Err == nil && objects[i].TransferSyntaxUID == dicomtls.ExplicitVRLittleEndian {
+			assert.True(t, got[sets[i]], objects[i].Name)
+			arrived++
+		}
+	}
+	assert.Greater(t, arrived, 10)
 }

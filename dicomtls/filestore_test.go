@@ -258,3 +258,36 @@ func TestTheLogOfAStoreSaysWhyAndNothingOfTheObject(t *testing.T) {
 		assert.NotContains(t, log.String(), secret)
 	}
 }
+
+// What a transfer syntax means for pixels is no concern of a store.
+func TestObjectsOfEveryTransferSyntaxAreStoredToTheByte(t *testing.T) {
+	compressed := explicit().header(pixelData, "OB", undefined).delimiter(item, 0).delimiter(item, 4)
+	compressed.WriteString("\xFE\xFF\xDD\xE0") // what looks like a delimiter, in a fragment
+	compressed.delimiter(sequenceEnd, 0)
+	for name, test := range map[string]struct {
+		syntax string
+		data   []byte
+	}{
+		"Implicit VR":     {dicomtls.ImplicitVRLittleEndian, implicit().element(pixelData, "", "abcd").Bytes()},
+		"Explicit VR":     {dicomtls.ExplicitVRLittleEndian, explicit().element(pixelData, "OW", "abcd").Bytes()},
+		"Big Endian":      {dicomtls.ExplicitVRBigEndian, (&builder{big: true}).uids(ctStorage, anInstance).element(pixelData, "OW", "abcd").Bytes()},
+		"Deflated":        {dicomtls.DeflatedExplicitVRLittleEndian, deflated(explicit().Bytes())},
+		"JPEG":            {"1.2.840.10008.1.2.4.50", compressed.Bytes()},
+		"JPEG lossless":   {"1.2.840.10008.1.2.4.70", compressed.Bytes()},
+		"JPEG-LS":         {"1.2.840.10008.1.2.4.80", compressed.Bytes()},
+		"JPEG 2000":       {"1.2.840.10008.1.2.4.90", compressed.Bytes()},
+		"MPEG-4":          {"1.2.840.10008.1.2.4.102", compressed.Bytes()},
+		"HTJ2K":           {"1.2.840.10008.1.2.4.201", compressed.Bytes()},
+		"RLE":             {"1.2.840.10008.1.2.5", compressed.Bytes()},
+		"a private one":   {"1.2.840.113619.5.2", []byte("in whatever order and form")},
+		"another private": {"1.3.46.670589.33.1.4.1", compressed.Bytes()},
+	} {
+		store := &dicomtls.FileStore{Dir: t.TempDir()}
+		r := storeOf(test.data)
+		r.TransferSyntaxUID = test.syntax
+		assert.Equal(t, dicomtls.StatusSuccess, store.ServeStore(t.Context(), r), "%s: %s", name, r.Comment)
+		meta, got := stored(t, filepath.Join(store.Dir, anInstance+".dcm"))
+		assert.Equal(t, test.syntax, meta.TransferSyntaxUID, name)
+		assert.Equal(t, test.data, got, name)
+	}
+}
