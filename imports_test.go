@@ -27,6 +27,13 @@ var rules = map[string]struct {
 		packages: []string{"tlsprops", "internal/pbe"}, // tlsprops for the types of its Decoder
 		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
 	},
+	"dicomtls": {
+		packages: []string{"tlsprops", "keystore", "internal/netserver", "internal/proxyproto", "internal/pbe"},
+		modules: []string{
+			"github.com/suyashkumar/dicom", "golang.org/x/exp", "golang.org/x/text", // the parser, its generics, its character sets
+			"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto", // of keystore
+		},
+	},
 	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/proxyproto", "internal/pbe"}},
 }
 

@@ -1,6 +1,6 @@
-// Command carewire is the toolbox of a person who connects systems with HL7 over
-// TLS: it makes certificates, looks at TLS servers, and sends and receives
-// messages. It uses the library's own packages, so what it can connect to, the
+// Command carewire is the toolbox of a person who connects systems with HL7 and
+// DICOM over TLS: it makes certificates, looks at TLS servers, and sends and
+// receives messages and objects. It uses the library's own packages, so what it can connect to, the
 // engine can.
 //
 //	carewire tls certs --dir certs --host lab.example.org
@@ -13,6 +13,10 @@
 //	carewire mllp send --addr 127.0.0.1:2575 messages.hl7
 //	carewire mllp send --addr 127.0.0.1:2575 --repeat 1000 --conns 4 --quiet messages.hl7
 //	carewire mllp probe 127.0.0.1:2575
+//	carewire dicom echo --addr pacs.example.org:2762 --called PACS --mode bcp195 --ca certs/ca.crt --cert certs/client.crt --key certs/client.key
+//	carewire dicom send --addr 127.0.0.1:11112 --called PACS study/
+//	carewire dicom listen --addr 127.0.0.1:11112 --aet ARCHIVE --out objects
+//	carewire dicom commit --addr 127.0.0.1:11112 --called PACS --listen 127.0.0.1:11113 study/
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
 // --ca demands a certificate of every client. Nothing falls back to plaintext, or
@@ -38,13 +42,23 @@
 //	   trusted; a certificate has expired, or does within the span asked about;
 //	   the address to listen on is taken; a listener for MLLP does something BAD
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
-//	3  mllp send: a receiver refused a message (AE, AR, CE, CR)
-//	4  mllp send: a message was sent and not acknowledged: it may have arrived, and
-//	   sending it again may make a duplicate
-//	5  mllp send: a message was certainly not sent
+//	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
+//	   refused an object
+//	4  mllp send, dicom send: a message or object was sent and not answered: it may
+//	   have arrived, and sending it again may make a duplicate
+//	5  mllp send, dicom send: a message or object was certainly not sent
 //
 // When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
-// tells of each message.
+// tells of each message and object.
+//
+// # DICOM
+//
+// The commands of dicom speak to those who know DCMTK: echo is echoscu, send is
+// storescu, listen is storescp. --mode says what TLS there is: bcp195 for today's
+// peers, aes for Mirth Connect and other older ones besides, 3des for equipment
+// that has nothing else. send takes files and directories, and sends many objects
+// over one association; listen writes each object to a file of its own, whole or
+// not at all, before it is acknowledged.
 //
 // # Probing
 //

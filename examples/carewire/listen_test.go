@@ -30,8 +30,14 @@ type listening struct {
 	stop  func() result // ends it, as Ctrl-C does, and waits
 }
 
-// listen starts the command on a free port.
+// listen starts mllp listen on a free port.
 func listen(t *testing.T, args ...string) *listening {
+	t.Helper()
+	return listenFor(t, "mllp", args...)
+}
+
+// listenFor starts the listener of a protocol on a free port.
+func listenFor(t *testing.T, protocol string, args ...string) *listening {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
@@ -39,7 +45,7 @@ func listen(t *testing.T, args ...string) *listening {
 	var status int
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		status = run(ctx, append([]string{"mllp", "listen", "--addr", "127.0.0.1:0"}, args...), strings.NewReader(""), in, &stderr)
+		status = run(ctx, append([]string{protocol, "listen", "--addr", "127.0.0.1:0"}, args...), strings.NewReader(""), in, &stderr)
 		in.Close()
 	})
 	r := bufio.NewReader(out)

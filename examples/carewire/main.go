@@ -21,9 +21,9 @@ const (
 	exitOK      = 0 // what was asked has happened
 	exitNo      = 1 // the work was done, or tried, and the answer is no
 	exitUsage   = 2 // the command line, a file or a certificate is unusable: nothing was begun
-	exitNacked  = 3 // mllp send: a receiver answered something other than AA or CA
-	exitUnknown = 4 // mllp send: a message may or may not have arrived
-	exitNotSent = 5 // mllp send: a message certainly did not leave
+	exitNacked  = 3 // mllp send, dicom send: a receiver refused
+	exitUnknown = 4 // mllp send, dicom send: a message or object may or may not have arrived
+	exitNotSent = 5 // mllp send, dicom send: a message or object certainly did not leave
 )
 
 // commandLine is the grammar: kong reads the tags.
@@ -47,6 +47,13 @@ type commandLine struct {
 		Listen listenCmd    `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`
 		Probe  mllpProbeCmd `cmd:"" help:"Find out how a listener behaves, scenario by scenario. It files the messages."`
 	} `cmd:"" name:"mllp" help:"Send and receive HL7 v2 messages over MLLP and MLLPS, and probe listeners."`
+
+	DICOM struct {
+		Echo   dicomEchoCmd   `cmd:"" help:"Ask an SCP whether it is there (C-ECHO), as echoscu does."`
+		Send   dicomSendCmd   `cmd:"" help:"Send DICOM files (C-STORE), as storescu does, and print the fate of each."`
+		Listen dicomListenCmd `cmd:"" help:"Receive objects and store them as DICOM files, as storescp does."`
+		Commit dicomCommitCmd `cmd:"" help:"Ask an SCP whether it has objects safely (storage commitment)."`
+	} `cmd:"" name:"dicom" help:"Send and receive DICOM objects, with TLS and without."`
 }
 
 // streams are the three standard streams of one run.
@@ -105,7 +112,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var done bool // --help or --version has answered
 	parser, err := kong.New(&cli,
 		kong.Name("carewire"),
-		kong.Description("Tools for HL7 over TLS: certificates, probes, senders and listeners."),
+		kong.Description("Tools for HL7 and DICOM over TLS: certificates, probes, senders and listeners."),
 		kong.Vars{"version": version()},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),

@@ -7,6 +7,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"github.com/carewire/carewire/dicomtls"
 )
 
 // progress shows how far long work has got, where a person is watching: on
@@ -29,6 +31,28 @@ func (s *streams) progress(total int, what string) *progress {
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)}
+}
+
+// byteProgress begins to show how far the sending of objects has got.
+func (s *streams) byteProgress(objects []dicomtls.Object) *byteProgress {
+	p := &byteProgress{}
+	p.total.Store(int64(len(objects)))
+	if !isTerminal(s.err) {
+		return p
+	}
+	var size int64
+	for i := range objects {
+		size += objects[i].Size
+	}
+	p.bar = progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(s.err),
+		progressbar.OptionSetDescription("0 of "+plural(len(objects), "object")),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+	)
+	return p
 }
 
 // step says that one more step is done.

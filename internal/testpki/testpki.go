@@ -154,6 +154,9 @@ func (a *Authority) Issue(o Options) *Pair {
 		})
 	}
 	key := keyOf(a.tb, o)
+	if _, ok := key.(*rsa.PrivateKey); ok {
+		t.KeyUsage |= x509.KeyUsageKeyEncipherment // as certificates for RSA key exchange have it
+	}
 	p := &Pair{Cert: sign(a.tb, t, a, key), Key: key, tb: a.tb}
 	p.Chain = [][]byte{p.Cert.Raw}
 	for above := a; above.issuer != nil; above = above.issuer {

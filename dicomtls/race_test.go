@@ -1,0 +1,5 @@
+//go:build race
+
+package dicomtls_test
+
+const raceDetector = true
