@@ -62,7 +62,9 @@ func (a Auth) LogValue() slog.Value {
 }
 
 // String returns scheme and user.
-func (a Auth) String() string { return fmt.Sprintf("Auth{scheme:%s username:%s}", a.Scheme, a.Username) }
+func (a Auth) String() string {
+	return fmt.Sprintf("Auth{scheme:%s username:%s}", a.Scheme, a.Username)
+}
 
 // Format prints String for every verb, so that none shows the password.
 func (a Auth) Format(w fmt.State, _ rune) { _, _ = w.Write([]byte(a.String())) }

@@ -339,7 +339,7 @@ func TestRetryAfter(t *testing.T) {
 					if r.nth > 1 {
 						return say(fine)(conn, r)
 					}
-					return say("HTTP/1.1 503 Later\r\n" + c.header + "Content-Length: 0\r\n\r\n")(conn, r)
+					return say("HTTP/1.1 503 Later\r\n"+c.header+"Content-Length: 0\r\n\r\n")(conn, r)
 				})
 				start := time.Now()
 				_, _, err := exchange(s, request(t, "POST", origin, text("x")))
