@@ -3,6 +3,7 @@ package httpsender
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 )
@@ -84,7 +85,7 @@ func (t *task) authorize(out *http.Request) (*digestSession, error) {
 		if session == nil {
 			return nil, nil // the server has not said yet how
 		}
-		value, err := session.answer(auth, out, t.open)
+		value, err := session.answer(auth, out, t.reopen())
 		if err != nil {
 			return nil, err
 		}
@@ -92,6 +93,15 @@ func (t *task) authorize(out *http.Request) (*digestSession, error) {
 		return session, nil
 	}
 	return nil, nil
+}
+
+// reopen returns what opens the body in advance of sending it, nil if it can be
+// read but once.
+func (t *task) reopen() func() (io.ReadCloser, error) {
+	if t.r.Body == nil || t.r.Body == http.NoBody {
+		return func() (io.ReadCloser, error) { return http.NoBody, nil }
+	}
+	return t.open
 }
 
 // challenged tells whether an answer of 401 is worth another attempt: the server
@@ -105,7 +115,7 @@ func (t *task) challenged(resp *http.Response) bool {
 	if err != nil {
 		return false
 	}
-	session, stale := newDigestSession(found, t.bodyAgain())
+	session, stale := newDigestSession(found, t.reopen() != nil)
 	if session == nil || t.fresh && !stale {
 		return false // it is the credentials that are wrong
 	}
