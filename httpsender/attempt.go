@@ -39,7 +39,6 @@ type attempt struct {
 	repeatable bool // the request is idempotent
 
 	dog          watchdog
-	conns        atomic.Int32 // how many times a connection was asked for
 	routes       atomic.Int32 // how many times a proxy was asked for
 	replay       atomic.Bool  // net/http wanted to make another attempt of it
 	reused       atomic.Bool
@@ -81,8 +80,8 @@ func (a *attempt) traced() context.Context {
 func (a *attempt) since() int64 { return max(1, int64(time.Since(a.start))) }
 
 func (a *attempt) getConn(string) {
-	if a.conns.Add(1) > 1 {
-		a.stopReplay() // HTTP/2 looks for another connection without asking route
+	if a.connected.Load() != 0 {
+		a.stopReplay() // HTTP/2 looks for another connection without asking for a route
 	}
 }
 

@@ -329,24 +329,24 @@ func TestCredentialsDoNotCrossTheNetworkInPlaintext(t *testing.T) {
 	withHeader := func(r *http.Request) { r.Header.Set("Authorization", "Secret 1") }
 	withUser := func(r *http.Request) { r.URL.User = url.UserPassword("u", "p") }
 	for name, c := range map[string]struct {
-		sender httpsender.Sender
+		sender *httpsender.Sender
 		change func(*http.Request)
 		host   string
 		sent   bool
 	}{
-		"of the Sender":      {httpsender.Sender{Auth: httpsender.Auth{Scheme: "basic", Username: "u", Password: "p"}}, nil, "mem.example", false},
-		"of the caller":      {httpsender.Sender{}, withHeader, "mem.example", false},
-		"of the URL":         {httpsender.Sender{}, withUser, "mem.example", false},
-		"of the hook":        {httpsender.Sender{BeforeAttempt: func(r *http.Request) error { withHeader(r); return nil }}, nil, "mem.example", false},
-		"unless allowed":     {httpsender.Sender{AllowPlaintextAuth: true}, withHeader, "mem.example", true},
-		"or to this machine": {httpsender.Sender{}, withHeader, "127.0.0.1:2575", true},
-		"by name":            {httpsender.Sender{}, withHeader, "localhost", true},
-		"in its long form":   {httpsender.Sender{}, withHeader, "[::1]:99", true},
-		"not to one like it": {httpsender.Sender{}, withHeader, "localhost.example", false},
+		"of the Sender":      {&httpsender.Sender{Auth: httpsender.Auth{Scheme: "basic", Username: "u", Password: "p"}}, nil, "mem.example", false},
+		"of the caller":      {&httpsender.Sender{}, withHeader, "mem.example", false},
+		"of the URL":         {&httpsender.Sender{}, withUser, "mem.example", false},
+		"of the hook":        {&httpsender.Sender{BeforeAttempt: func(r *http.Request) error { withHeader(r); return nil }}, nil, "mem.example", false},
+		"unless allowed":     {&httpsender.Sender{AllowPlaintextAuth: true}, withHeader, "mem.example", true},
+		"or to this machine": {&httpsender.Sender{}, withHeader, "127.0.0.1:2575", true},
+		"by name":            {&httpsender.Sender{}, withHeader, "localhost", true},
+		"in its long form":   {&httpsender.Sender{}, withHeader, "[::1]:99", true},
+		"not to one like it": {&httpsender.Sender{}, withHeader, "localhost.example", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := &c.sender
+				s := c.sender
 				server := rawly(t, s, nil, say(fine))
 				r := request(t, "GET", "http://"+c.host, nil)
 				if c.change != nil {

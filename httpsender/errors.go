@@ -32,8 +32,8 @@ var (
 	// ErrPlaintextAuth means that a password or token would have gone over
 	// http:// to another machine: see Sender.AllowPlaintextAuth.
 	ErrPlaintextAuth = errors.New("httpsender: credentials are not sent over http:// to another machine: use https://")
-	// ErrProxyAuth means that the proxy wants other credentials (407).
-	ErrProxyAuth = errors.New("httpsender: the proxy wants a user and password, or other ones (407)")
+	// ErrProxyAuth means that the proxy wants other credentials.
+	ErrProxyAuth = errors.New("httpsender: the proxy wants a user and password, or other ones")
 	// ErrPeerRejectedCertificate means that the server did not accept the client
 	// certificate, or wanted one and got none. Another try cannot help.
 	ErrPeerRejectedCertificate = errors.New("httpsender: the server rejected the client certificate")

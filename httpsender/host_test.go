@@ -246,18 +246,18 @@ func TestAProbeThatIsCancelledDecidesNothing(t *testing.T) {
 
 func TestConnectionsAreKeptAsLongAsTheyMay(t *testing.T) {
 	for name, c := range map[string]struct {
-		sender httpsender.Sender
+		sender *httpsender.Sender
 		pause  time.Duration
 		conns  int // that ten requests take
 	}{
-		"by default":             {httpsender.Sender{}, 50 * time.Second, 1},
-		"idle for too long":      {httpsender.Sender{}, 56 * time.Second, 10},
-		"none, as set":           {httpsender.Sender{MaxIdleConnsPerHost: -1}, 0, 10},
-		"until they are too old": {httpsender.Sender{ConnLifetime: 100 * time.Second}, 30 * time.Second, 3},
+		"by default":             {&httpsender.Sender{}, 50 * time.Second, 1},
+		"idle for too long":      {&httpsender.Sender{}, 56 * time.Second, 10},
+		"none, as set":           {&httpsender.Sender{MaxIdleConnsPerHost: -1}, 0, 10},
+		"until they are too old": {&httpsender.Sender{ConnLifetime: 100 * time.Second}, 30 * time.Second, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := &c.sender
+				s := c.sender
 				server := rawly(t, s, nil, say(fine))
 				for range 10 {
 					_, _, err := exchange(s, request(t, "GET", origin, nil))

@@ -258,7 +258,7 @@ func connect(conn net.Conn, addr string, user *url.Userinfo) error {
 		return public(err)
 	}
 	switch {
-	case resp.StatusCode == http.StatusProxyAuthRequired:
+	case resp.StatusCode == http.StatusProxyAuthRequired, resp.StatusCode == http.StatusUnauthorized: // tinyproxy 1.11
 		return ErrProxyAuth
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return &proxyError{resp.StatusCode}

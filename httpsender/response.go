@@ -140,12 +140,16 @@ func (b *responseBody) finish(err error) error {
 func (b *responseBody) broken(err error) *SendError {
 	e := b.a.sendError(Unknown, public(b.a.why(err)))
 	e.Status, e.Attempts = b.status, b.a.number
-	_, e.permanent = errors.AsType[*TooLargeError](err)
-	if b.a.repeatable {
+	outcome, permanent := statusOutcome(b.status, b.a.repeatable)
+	_, large := errors.AsType[*TooLargeError](err)
+	e.permanent = permanent || large
+	switch {
+	case outcome != Sent:
+		e.Outcome = outcome // which the answer's header did say
+	case b.a.repeatable && large:
+		e.Outcome = Rejected
+	case b.a.repeatable:
 		e.Outcome = Retryable
-		if e.permanent {
-			e.Outcome = Rejected
-		}
 	}
 	return e
 }

@@ -101,7 +101,7 @@ func (t *task) again(resp *http.Response, a *attempt, fail *SendError) (time.Dur
 		if fail.Outcome != Retryable || errors.Is(fail.Err, ErrClosed) {
 			return 0, false
 		}
-		if a.reused.Load() && a.firstByte.Load() == 0 && !t.stale {
+		if (a.reused.Load() || a.replay.Load()) && a.firstByte.Load() == 0 && !t.stale {
 			t.stale = true // the server closed the connection while it was idle
 			return 0, p.inTime(t.r.Context(), t.first, 0)
 		}
