@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,19 +27,55 @@ type pool struct {
 
 	users   atomic.Int64
 	retired atomic.Bool
+
+	mu    sync.Mutex
+	conns map[*pooledConn]struct{} // guarded by mu: those that are not closed
+}
+
+// A pooledConn knows its pool.
+type pooledConn struct {
+	net.Conn
+	pool *pool
+}
+
+// Close closes the connection.
+func (c *pooledConn) Close() error {
+	c.pool.mu.Lock()
+	delete(c.pool.conns, c)
+	c.pool.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// keep makes conn one of the pool's, unless nobody will use it any more.
+func (p *pool) keep(conn net.Conn) (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retired.Load() && p.users.Load() == 0 {
+		_ = conn.Close() // it was never used
+		return nil, ErrClosed
+	}
+	c := &pooledConn{conn, p}
+	p.conns[c] = struct{}{}
+	return c, nil
 }
 
 // keepAlive finds within two minutes that a peer has vanished without a word.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
 
 func (s *Sender) newPool() *pool {
-	p := &pool{made: time.Now()}
+	p := &pool{made: time.Now(), conns: make(map[*pooledConn]struct{})}
 	p.secure, p.plain = s.transport(), s.transport()
 	p.secure.DialContext = refuseDial
-	p.secure.DialTLSContext = s.dialSecure
+	p.secure.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return s.dialSecure(ctx, p, network, addr)
+	}
 	p.secure.Proxy = routeOnce(nil)
-	p.plain.DialContext = s.dialPlain
-	p.plain.DialTLSContext = s.dialProxyTLS
+	p.plain.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return s.dialPlain(ctx, p, network, addr, false)
+	}
+	p.plain.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return s.dialPlain(ctx, p, network, addr, true) // https:// is the proxy
+	}
 	p.plain.Proxy = routeOnce(func(u *url.URL) *url.URL { return s.proxies.forURL(u) })
 	p.plain.Protocols = protocols(false)
 	return p
@@ -99,13 +138,28 @@ func (s *Sender) enter(ctx context.Context) *pool {
 			continue
 		}
 		p.users.Add(1)
-		return p
+		if !p.retired.Load() {
+			return p
+		}
+		p.leave()
 	}
 }
 
 func (p *pool) leave() {
 	if p.users.Add(-1) == 0 && p.retired.Load() {
-		p.closeIdle()
+		p.closeAll()
+	}
+}
+
+// closeAll ends a pool that is retired and has no users. net/http closes idle
+// connections only, and one of HTTP/2 is not for a moment after its last request.
+func (p *pool) closeAll() {
+	p.closeIdle()
+	p.mu.Lock()
+	left := slices.Collect(maps.Keys(p.conns))
+	p.mu.Unlock()
+	for _, c := range left {
+		_ = c.Close() // nobody uses it
 	}
 }
 
@@ -121,6 +175,9 @@ func (s *Sender) retire(ctx context.Context, p *pool) {
 	}
 	p.retired.Store(true)
 	p.closeIdle() // and each other when its request ends
+	if p.users.Load() == 0 {
+		p.closeAll()
+	}
 	if s.watched() {
 		s.tell(ctx, Event{Kind: EventRotated})
 	}
@@ -140,16 +197,16 @@ func refuseDial(context.Context, string, string) (net.Conn, error) { return nil,
 // dialSecure makes a connection for https://, through a proxy if need be. The
 // transport has no part in that, because it would show the client certificate to
 // a proxy that speaks TLS.
-func (s *Sender) dialSecure(ctx context.Context, network, addr string) (net.Conn, error) {
+func (s *Sender) dialSecure(ctx context.Context, p *pool, network, addr string) (net.Conn, error) {
 	ctx, stop := s.untilClosed(ctx)
 	defer stop()
 	start := time.Now()
-	conn, handshake, err := s.dialVia(ctx, network, addr, s.proxies.forHost("https", addr))
+	conn, handshake, err := s.dialVia(ctx, p, network, addr, s.proxies.forHost("https", addr))
 	s.tellConnected(ctx, addr, start, handshake, err)
 	return conn, err
 }
 
-func (s *Sender) dialVia(ctx context.Context, network, addr string, proxy *url.URL) (net.Conn, time.Duration, error) {
+func (s *Sender) dialVia(ctx context.Context, p *pool, network, addr string, proxy *url.URL) (net.Conn, time.Duration, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, 0, err
@@ -167,6 +224,9 @@ func (s *Sender) dialVia(ctx context.Context, network, addr string, proxy *url.U
 	} else {
 		conn, err = s.dial(ctx, network, addr)
 	}
+	if err == nil {
+		conn, err = p.keep(conn)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -175,22 +235,16 @@ func (s *Sender) dialVia(ctx context.Context, network, addr string, proxy *url.U
 	return secured, time.Since(start), err
 }
 
-// dialPlain makes a connection for http://, or to a proxy for it.
-func (s *Sender) dialPlain(ctx context.Context, network, addr string) (net.Conn, error) {
+// dialPlain makes a connection for http://, or to a proxy for it, with TLS if
+// secure is set.
+func (s *Sender) dialPlain(ctx context.Context, p *pool, network, addr string, secure bool) (net.Conn, error) {
 	ctx, stop := s.untilClosed(ctx)
 	defer stop()
 	start := time.Now()
-	conn, err := s.dial(ctx, network, addr)
-	s.tellConnected(ctx, addr, start, 0, err)
-	return conn, err
-}
-
-// dialProxyTLS makes a connection to an https:// proxy for http:// URLs.
-func (s *Sender) dialProxyTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, stop := s.untilClosed(ctx)
-	defer stop()
-	start := time.Now()
-	conn, err := s.dialProxy(ctx, network, addr, true)
+	conn, err := s.dialProxy(ctx, network, addr, secure)
+	if err == nil {
+		conn, err = p.keep(conn)
+	}
 	s.tellConnected(ctx, addr, start, 0, err)
 	return conn, err
 }

@@ -199,6 +199,7 @@ func (e *proxyError) Error() string {
 	return fmt.Sprintf("httpsender: the proxy answered %d to CONNECT", e.status)
 }
 
+// dialProxy connects to a proxy, or, if secure is not set, to anything.
 func (s *Sender) dialProxy(ctx context.Context, network, addr string, secure bool) (net.Conn, error) {
 	conn, err := s.dial(ctx, network, addr)
 	if err != nil || !secure {
