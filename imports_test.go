@@ -27,6 +27,10 @@ var rules = map[string]struct {
 		packages: []string{"tlsprops", "internal/pbe"}, // tlsprops for the types of its Decoder
 		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
 	},
+	"httpsender": {
+		packages: []string{"tlsprops", "internal/pbe"},
+		modules:  []string{"golang.org/x/sync"},
+	},
 	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
 }
 

@@ -76,8 +76,14 @@ func (a *attempt) traced() context.Context {
 	return httptrace.WithClientTrace(a, &a.trace)
 }
 
-// since returns the time since the start, never 0.
-func (a *attempt) since() int64 { return max(1, int64(time.Since(a.start))) }
+// since returns the time since the start, never 0. If nobody wants to know, it is
+// not looked at.
+func (a *attempt) since() int64 {
+	if !a.s.watched() {
+		return 1
+	}
+	return max(1, int64(time.Since(a.start)))
+}
 
 func (a *attempt) getConn(string) {
 	if a.connected.Load() != 0 {

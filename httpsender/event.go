@@ -114,6 +114,14 @@ func (e *Event) level() slog.Level {
 // watched tells whether anybody wants to know.
 func (s *Sender) watched() bool { return s.Observe != nil || s.Logger != nil }
 
+// now returns the time, for an event: zero if nobody wants to know.
+func (s *Sender) now() time.Time {
+	if s.watched() {
+		return time.Now()
+	}
+	return time.Time{}
+}
+
 // tell logs e and hands it to Observe.
 func (s *Sender) tell(ctx context.Context, e Event) {
 	if l := s.Logger; l != nil {

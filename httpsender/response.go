@@ -64,7 +64,7 @@ func (a *attempt) receive(resp *http.Response, r *http.Request, unzip bool) {
 	resp.Request = r // which holds none of the credentials that were added
 	s := a.s
 	b := &a.in
-	b.a, b.status, b.since = a, resp.StatusCode, time.Now()
+	b.a, b.status, b.since = a, resp.StatusCode, s.now()
 	b.limit, b.ratio = orDefault(s.MaxResponseBytes, defaultMaxResponse), orDefault(int64(s.MaxCompressionRatio), defaultRatio)
 	b.raw = rawBody{a: a, rc: resp.Body, size: resp.ContentLength}
 	if r.Method == http.MethodHead {

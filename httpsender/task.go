@@ -32,7 +32,7 @@ type task struct {
 
 // begin checks what can be checked before anything is sent.
 func (s *Sender) begin(r *http.Request) (*task, *SendError) {
-	t := &task{s: s, r: r, url: r.URL, method: method(r), origin: originOf(r.URL), first: time.Now()}
+	t := &task{s: s, r: r, url: r.URL, method: method(r), origin: originOf(r.URL)}
 	if err := s.prepare(); err != nil {
 		return nil, t.refuse(err)
 	}
@@ -138,6 +138,9 @@ func (t *task) try() (*http.Response, *attempt, *SendError) {
 	}
 	t.number++
 	a := t.newAttempt(queued)
+	if t.number == 1 {
+		t.first = a.start
+	}
 	out, err := t.request(a)
 	if err != nil {
 		a.end()
@@ -176,7 +179,7 @@ func (t *task) newAttempt(queued time.Duration) *attempt {
 		method: t.method, origin: t.origin, number: t.number, repeatable: idempotent(t.r), queued: queued,
 	}
 	a.Context, a.cancel = context.WithCancelCause(a.parent)
-	a.dog.cancel = a.cancel
+	a.dog.cancel, a.dog.start = a.cancel, a.start
 	return a
 }
 

@@ -17,13 +17,15 @@ const (
 // is left to run while bytes flow and looks at the time again when it fires, so
 // that progress costs no more than reading the clock.
 type watchdog struct {
-	cancel context.CancelCauseFunc // static
+	// static
+	cancel context.CancelCauseFunc
+	start  time.Time // of the attempt: the origin of the times below
 
 	mu sync.Mutex
 	// guarded by mu
 	timer *time.Timer
-	next  time.Time // when timer fires; zero: it does not
-	due   time.Time // when the present wait has lasted too long; zero: nothing is awaited
+	next  time.Duration // when timer fires; 0: it does not
+	due   time.Duration // when the present wait has lasted too long; 0: nothing is awaited
 	phase string
 	limit time.Duration
 	over  bool
@@ -37,14 +39,14 @@ func (w *watchdog) expect(phase string, limit time.Duration) {
 		return
 	}
 	if limit < 0 {
-		w.due = time.Time{}
+		w.due = 0
 		return
 	}
-	w.phase, w.limit, w.due = phase, limit, time.Now().Add(limit)
+	w.phase, w.limit, w.due = phase, limit, time.Since(w.start)+max(1, limit)
 	switch {
 	case w.timer == nil:
 		w.next, w.timer = w.due, time.AfterFunc(limit, w.look)
-	case w.next.IsZero() || w.due.Before(w.next):
+	case w.next == 0 || w.due < w.next:
 		w.next = w.due
 		w.timer.Reset(limit)
 	}
@@ -53,8 +55,8 @@ func (w *watchdog) expect(phase string, limit time.Duration) {
 // relax ends a wait.
 func (w *watchdog) relax() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.due = time.Time{}
+	w.due = 0
+	w.mu.Unlock()
 }
 
 // stop ends all waits for good.
@@ -70,11 +72,11 @@ func (w *watchdog) stop() {
 func (w *watchdog) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	left := time.Until(w.due)
+	left := w.due - time.Since(w.start)
 	switch {
 	case w.over:
-	case w.due.IsZero():
-		w.next = time.Time{}
+	case w.due == 0:
+		w.next = 0
 	case left > 0:
 		w.next = w.due
 		w.timer.Reset(left)
