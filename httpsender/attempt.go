@@ -250,7 +250,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if !b.a.answered.Load() {
 		b.a.dog.expect(sending, b.a.s.stall())
 	}
-	if err != nil && err != io.EOF { //nolint:errorlint // a reader's io.EOF comes as it is
+	if err != nil && err != io.EOF {
 		err = &sourceError{err}
 	}
 	return n, err

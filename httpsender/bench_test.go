@@ -3,6 +3,7 @@ package httpsender_test
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -62,7 +63,7 @@ func rivals(tb testing.TB) (sender, bare func(body []byte) error) {
 				n += k
 			}
 			resp.Body.Close()
-			if err != io.EOF || n != len(body) {
+			if !errors.Is(err, io.EOF) || n != len(body) {
 				return fmt.Errorf("%d bytes: %w", n, err)
 			}
 			return nil

@@ -192,7 +192,7 @@ func TestMultipart(t *testing.T) {
 type onlyRead struct{ io.Reader }
 
 func TestGzip(t *testing.T) {
-	plain := make([]byte, 300<<10)
+	plain := make([]byte, 100<<10)
 	for i := range plain {
 		plain[i] = byte(rand.N(4))
 	}

@@ -35,7 +35,9 @@ var (
 	// ErrProxyAuth means that the proxy wants other credentials.
 	ErrProxyAuth = errors.New("httpsender: the proxy wants a user and password, or other ones")
 	// ErrPeerRejectedCertificate means that the server did not accept the client
-	// certificate, or wanted one and got none. Another try cannot help.
+	// certificate, or wanted one and got none. Another try cannot help. In TLS 1.3
+	// that news can be lost when the server resets the connection after it, and
+	// with HTTP/2: then it is a lost connection like any other.
 	ErrPeerRejectedCertificate = errors.New("httpsender: the server rejected the client certificate")
 	// ErrBadResponse means that what the server answered is not well-formed HTTP,
 	// or exceeds the limits for headers. What it was is not told, because it may
@@ -222,6 +224,7 @@ var publicTexts = map[string]error{
 	"http: server closed idle":      ErrConnectionLost,
 	"http2: client connection lost": errors.New("the connection does not answer to pings any more"),
 	"http2: server sent GOAWAY":     ErrConnectionLost,
+	"http2: client conn":            ErrConnectionLost, // is closed, not usable, could not be established
 	"http2: Transport closing idle": ErrConnectionLost,
 	"stream error: stream ID ":      errors.New("the server reset the stream"),
 	"tls: ":                         errors.New("the TLS handshake failed: nothing in common with the server's settings"),

@@ -77,8 +77,9 @@ func TestAPlaceIsHeldUntilTheAnswerIsClosedAndNoLonger(t *testing.T) {
 		for range 3 { // answers that were read, closed, or had no body give it back
 			_, _, err = exchange(s, request(t, "GET", origin, nil))
 			require.NoError(t, err)
-			resp, err = s.Do(request(t, "HEAD", origin, nil))
+			resp, err := s.Do(request(t, "HEAD", origin, nil)) //nolint:bodyclose // that is the point
 			require.NoError(t, err)
+			assert.Equal(t, http.NoBody, resp.Body)
 		}
 	})
 }

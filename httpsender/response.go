@@ -55,7 +55,7 @@ func (b *rawBody) Read(p []byte) (int, error) {
 	n, err := b.rc.Read(p)
 	b.a.dog.relax()
 	b.n += int64(n)
-	b.eof = err == io.EOF //nolint:errorlint // a reader's io.EOF comes as it is
+	b.eof = err == io.EOF
 	return n, err
 }
 
@@ -77,7 +77,7 @@ func (a *attempt) receive(resp *http.Response, r *http.Request, unzip bool) {
 		resp.ContentLength, resp.Uncompressed = -1, true
 	}
 	if resp.Body == http.NoBody {
-		b.finish(io.EOF)
+		_ = b.finish(io.EOF) // as it is
 		return
 	}
 	resp.Body = b

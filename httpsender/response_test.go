@@ -50,7 +50,7 @@ func TestAnAnswerIsLimited(t *testing.T) {
 		"in chunks with one more":           {chunked(over), 1000, true},
 		"compressed with as many":           {answering(inGzip, zipped(exact)), 1000, false},
 		"compressed with one more":          {answering(inGzip, zipped(over)), 1000, true},
-		"compressed, a bomb":                {answering(inGzip, zipped(make([]byte, 50<<20))), 1000, true},
+		"compressed, a bomb":                {answering(inGzip, zipped(make([]byte, 3<<20))), 1000, true},
 		"compressed, in more than its data": {answering(inGzip, bytes.Repeat(zipped(nil), 50_000)), 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestAnAnswerIsLimited(t *testing.T) {
 func TestCompressionIsLimitedByItsRatioToo(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &httpsender.Sender{MaxResponseBytes: -1}
-		rawly(t, s, nil, answering(inGzip, zipped(make([]byte, 50<<20))))
+		rawly(t, s, nil, answering(inGzip, zipped(make([]byte, 6<<20))))
 		resp, err := s.Do(request(t, "GET", origin, nil))
 		require.NoError(t, err)
 		body, err := read(resp)
@@ -91,10 +91,10 @@ func TestCompressionIsLimitedByItsRatioToo(t *testing.T) {
 		assert.Equal(t, httpsender.Rejected, failed(t, err).Outcome)
 
 		s2 := &httpsender.Sender{MaxResponseBytes: -1, MaxCompressionRatio: -1}
-		rawly(t, s2, nil, answering(inGzip, zipped(make([]byte, 5<<20))))
+		rawly(t, s2, nil, answering(inGzip, zipped(make([]byte, 3<<20))))
 		_, zeros, err := exchange(s2, request(t, "GET", origin, nil))
 		require.NoError(t, err)
-		assert.Len(t, zeros, 5<<20)
+		assert.Len(t, zeros, 3<<20)
 	})
 }
 

@@ -405,8 +405,8 @@ func TestPausesAreRandomBelowADoublingCeiling(t *testing.T) {
 		for _, e := range j.of(httpsender.EventRetry) {
 			waits[e.Attempt] = append(waits[e.Attempt], e.Wait)
 		}
-		for attempt, ceiling := range map[int]time.Duration{1: 1, 2: 2, 3: 4, 4: 5, 5: 5} {
-			ceiling *= time.Second
+		const s1 = time.Second
+		for attempt, ceiling := range map[int]time.Duration{1: s1, 2: 2 * s1, 3: 4 * s1, 4: 5 * s1, 5: 5 * s1} {
 			require.Len(t, waits[attempt], rounds)
 			low, high := ceiling, time.Duration(0)
 			for _, w := range waits[attempt] {

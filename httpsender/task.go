@@ -277,6 +277,7 @@ func discard(resp *http.Response) {
 // Redirects says which redirects are followed.
 type Redirects string
 
+// The policies of redirects.
 const (
 	// RedirectsNone, or the empty string, follows none: they are answers.
 	RedirectsNone Redirects = "none"

@@ -3,6 +3,7 @@ package httpsender_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -194,14 +195,18 @@ func TestCertificatesAreChecked(t *testing.T) {
 					resp.Body.Close()
 				}
 				e := failed(t, err)
-				if strings.Contains(c.want, "client certificate") && e.Outcome == httpsender.Unknown {
-					// The alert is lost if the server's reset comes first; then it is
-					// not known why.
-					assert.NotErrorIs(t, e, httpsender.ErrPeerRejectedCertificate)
-				} else {
-					assert.Contains(t, e.Error(), c.want)
-					assert.Equal(t, httpsender.Rejected, e.Outcome, "%v", e)
-					assert.Equal(t, 1, max(1, e.Attempts), "another try cannot help")
+				if strings.Contains(c.want, "client certificate") && !errors.Is(e, httpsender.ErrPeerRejectedCertificate) {
+					// The alert is lost if the server's reset comes first, or if HTTP/2
+					// meets it before the request: then it is not known why.
+					assert.NotEqual(t, httpsender.Sent, e.Outcome)
+					assert.NotErrorIs(t, e, httpsender.ErrBadResponse)
+					s.Close()
+					continue
+				}
+				assert.Contains(t, e.Error(), c.want)
+				assert.Equal(t, httpsender.Rejected, e.Outcome, "%v", e)
+				if !strings.Contains(c.want, "client certificate") {
+					assert.LessOrEqual(t, e.Attempts, 1, "another try cannot help")
 				}
 				s.Close()
 			}
