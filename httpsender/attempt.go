@@ -42,7 +42,6 @@ type attempt struct {
 	routes       atomic.Int32 // how many times a proxy was asked for
 	replay       atomic.Bool  // net/http wanted to make another attempt of it
 	reused       atomic.Bool
-	answered     atomic.Bool  // the answer's header is there
 	connected    atomic.Int64 // all three in nanoseconds since start; 0: not yet
 	wroteHeader  atomic.Bool
 	wroteRequest atomic.Int64
@@ -100,7 +99,7 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 func (a *attempt) headerWritten() { a.wroteHeader.Store(true) }
 
 func (a *attempt) requestWritten(info httptrace.WroteRequestInfo) {
-	if info.Err == nil && !a.answered.Load() {
+	if info.Err == nil {
 		a.wroteRequest.Store(a.since())
 		a.dog.expect(waiting, a.s.headerTimeout())
 	}
@@ -171,6 +170,9 @@ func (a *attempt) why(err error) error {
 	}
 	if cause := context.Cause(a.Context); cause != nil {
 		return cause
+	}
+	if a.s.life.Err() != nil && errors.Is(err, context.Canceled) {
+		return ErrClosed // which ended the dialing
 	}
 	return err
 }
@@ -243,13 +245,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if stopped {
 		return 0, errBodyStopped
 	}
-	if !b.a.answered.Load() {
-		b.a.dog.relax() // the source may take its time
-	}
+	b.a.dog.relax(sending) // the source may take its time
 	n, err := b.rc.Read(p)
-	if !b.a.answered.Load() {
-		b.a.dog.expect(sending, b.a.s.stall())
-	}
+	b.a.dog.expect(sending, b.a.s.stall())
 	if err != nil && err != io.EOF {
 		err = &sourceError{err}
 	}

@@ -129,6 +129,6 @@ func (t *task) challenged(resp *http.Response) bool {
 	return true
 }
 
-// maxAuthTries is how many challenges a request answers: the first, and one when
-// that turns out to be stale.
+// maxAuthTries is how many challenges a request answers: the first, and two for
+// nonces that other requests used up before it came to its turn.
 const maxAuthTries = 3

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -131,6 +132,36 @@ func TestABodyThatBreaksIsTheSendersFault(t *testing.T) {
 				assert.Empty(t, server.got(), "the server saw no whole request")
 			})
 		})
+	}
+}
+
+func TestABodyThatIsNotSentIsClosed(t *testing.T) {
+	for name, size := range map[string]int64{"short": 10, "long": 1 << 20} {
+		for _, refused := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, " ", refused), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					var bodies []*closable
+					s := &httpsender.Sender{Retry: quick()}
+					server := rawly(t, s, nil, say(fine))
+					if refused {
+						s.BeforeAttempt = func(*http.Request) error { return io.ErrNoProgress }
+					}
+					_, _, err := exchange(s, request(t, "POST", origin, httpsender.Func("", size, func() (io.ReadCloser, error) {
+						c := &closable{Reader: io.LimitReader(zeroReader{}, size)}
+						bodies = append(bodies, c)
+						return c, nil
+					})))
+					assert.Equal(t, refused, err != nil)
+					s.Close()
+					synctest.Wait()
+					assert.NotEmpty(t, bodies)
+					for _, c := range bodies {
+						assert.True(t, c.closed)
+					}
+					assert.Equal(t, !refused, len(server.got()) == 1)
+				})
+			})
+		}
 	}
 }
 

@@ -87,7 +87,13 @@ var errReplay = errors.New("httpsender: the connection was closed by the server 
 // over.
 var errBodyStopped = errors.New("httpsender: the attempt is over")
 
-// sourceError is an error of the request's own body.
+// A dialError is an error of making a connection, which is the dialer's own.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// A sourceError is an error of the request's own body.
 type sourceError struct{ err error }
 
 func (e *sourceError) Error() string { return "httpsender: reading the request's body failed" }
@@ -191,6 +197,9 @@ func publicType(err error) error {
 		return e
 	}
 	if e, ok := errors.AsType[*proxyError](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*dialError](err); ok {
 		return e
 	}
 	if e, ok := errors.AsType[*tlsprops.FieldError](err); ok {

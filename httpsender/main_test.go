@@ -268,6 +268,21 @@ func TestTheZeroSenderSendsAndReturnsAnyAnswer(t *testing.T) {
 	})
 }
 
+func TestCloseGivesUpWhatIsBeingDialed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &httpsender.Sender{ProxyURL: httpsender.DirectOnly, NetDialer: dialFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})}
+		start := time.Now()
+		time.AfterFunc(time.Second, func() { s.Close() })
+		e := outcome(t, s, request(t, "POST", origin, text("x")))
+		assert.Equal(t, time.Second, time.Since(start))
+		assert.ErrorIs(t, e, httpsender.ErrClosed)
+		assert.False(t, e.MaybeDelivered())
+	})
+}
+
 func TestAClosedSenderRefuses(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &httpsender.Sender{}

@@ -215,6 +215,7 @@ func (s *Sender) dialVia(ctx context.Context, p *pool, network, addr string, pro
 	if err != nil {
 		return nil, 0, err
 	}
+	config.NextProtos = []string{"http/1.1"}
 	if !s.DisableHTTP2 {
 		config.NextProtos = []string{"h2", "http/1.1"}
 	}
@@ -256,7 +257,11 @@ func (s *Sender) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	}
 	ctx, cancel := withTimeout(ctx, orDefault(s.DialTimeout, defaultDial))
 	defer cancel()
-	return dialer.DialContext(ctx, network, addr)
+	conn, err := dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	return conn, nil
 }
 
 // handshake makes conn a TLS connection, or closes it.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,9 +24,13 @@ const (
 	drainTime  = 250 * time.Millisecond
 )
 
-// A responseBody is the body of an answer, within the limits of the Sender. Like
-// every body it is read by one goroutine at a time.
+// A responseBody is the body of an answer, within the limits of the Sender. One
+// goroutine reads it; another may close it in the meantime.
 type responseBody struct {
+	closed atomic.Bool // before mu is taken, so that a Read that waits gives it up
+	mu     sync.Mutex
+
+	// guarded by mu
 	a      *attempt
 	raw    rawBody
 	gz     *gzip.Reader // nil until the first Read, and if not compressed
@@ -35,7 +41,6 @@ type responseBody struct {
 	status int
 	since  time.Time
 	err    error // after which there is nothing more
-	done   bool  // Close was called
 }
 
 // A rawBody is what comes from the connection.
@@ -53,7 +58,7 @@ func (b *rawBody) Read(p []byte) (int, error) {
 	}
 	b.a.dog.expect(receiving, b.a.s.stall())
 	n, err := b.rc.Read(p)
-	b.a.dog.relax()
+	b.a.dog.relax(receiving)
 	b.n += int64(n)
 	b.eof = err == io.EOF
 	return n, err
@@ -85,11 +90,13 @@ func (a *attempt) receive(resp *http.Response, r *http.Request, unzip bool) {
 
 // Read reads from the body. Its error is io.EOF, or a *SendError.
 func (b *responseBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	if b.err != nil {
 		return 0, b.err
-	}
-	if b.done {
-		return 0, http.ErrBodyReadAfterClose
 	}
 	if b.limit >= 0 && !b.gzip && b.raw.size > b.limit {
 		return 0, b.finish(&TooLargeError{Limit: b.limit})
@@ -178,10 +185,14 @@ func (b *responseBody) settle() {
 // Close ends the body. What little is left of it is read, so that the connection
 // can be used again.
 func (b *responseBody) Close() error {
-	if b.done {
+	if b.closed.Swap(true) {
 		return nil
 	}
-	b.done = true
+	if !b.mu.TryLock() {
+		b.a.cancel(errBodyStopped) // ends the Read that is going on
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
 	if b.err == nil {
 		b.drain()
 		b.settle()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -205,6 +206,27 @@ func TestAnAnswerThatIsNotReadCostsNoMoreThanALittle(t *testing.T) {
 		assert.Equal(t, 1, get("/long"), "what was left of the short answer was read")
 		assert.Equal(t, 2, get("/slow"), "what was left of the long one was not")
 		assert.Equal(t, 3, get("/short"))
+	})
+}
+
+func TestAnAnswerCanBeClosedWhileItIsRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &httpsender.Sender{MaxRequestsPerHost: 1}
+		rawly(t, s, nil, func(c *memnet.Conn, r *seen) bool {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nslow")
+			time.Sleep(time.Minute)
+			return false
+		})
+		for range 2 { // the place is free again
+			resp, err := s.Do(request(t, "GET", origin, nil))
+			require.NoError(t, err)
+			start := time.Now()
+			time.AfterFunc(time.Second, func() { resp.Body.Close() })
+			_, err = io.ReadAll(resp.Body)
+			require.Error(t, err)
+			assert.Equal(t, time.Second, time.Since(start))
+			synctest.Wait()
+		}
 	})
 }
 

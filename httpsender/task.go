@@ -61,7 +61,7 @@ func (t *task) refuse(err error) *SendError {
 func (t *task) run() (*http.Response, *SendError) {
 	for {
 		resp, a, fail := t.try()
-		if fail == nil && (t.bodyAgain() && t.challenged(resp) || t.redirected(resp)) {
+		if fail == nil && (t.challenged(resp) && t.bodyAgain() || t.redirected(resp)) {
 			discard(resp)
 			continue
 		}
@@ -143,6 +143,9 @@ func (t *task) try() (*http.Response, *attempt, *SendError) {
 	}
 	out, err := t.request(a)
 	if err != nil {
+		if out.Body != nil && a.out.rc == nil {
+			_ = out.Body.Close() // which nobody has read
+		}
 		a.end()
 		return nil, nil, t.unsendable(err)
 	}
@@ -151,8 +154,7 @@ func (t *task) try() (*http.Response, *attempt, *SendError) {
 		out.Header["Accept-Encoding"] = acceptGzip
 	}
 	resp, err := a.pool.transportFor(out.URL).RoundTrip(out)
-	a.answered.Store(true)
-	a.dog.relax()
+	a.dog.answered()
 	if a.out.rc != nil && a.out.oneShot {
 		t.begun = a.out.begun()
 	}
@@ -183,34 +185,35 @@ func (t *task) newAttempt(queued time.Duration) *attempt {
 	return a
 }
 
-// request returns the request of an attempt.
+// request returns the request of an attempt, as far as it got if there is an error.
 func (t *task) request(a *attempt) (*http.Request, error) {
 	out := t.r.WithContext(a.traced())
 	out.URL, out.GetBody = t.url, nil
 	if out.Header = t.r.Header.Clone(); out.Header == nil {
 		out.Header = make(http.Header)
 	}
+	out.Body = nil
 	if err := t.attach(a, out); err != nil {
-		return nil, err
+		return out, err
 	}
 	session, err := t.authorize(out)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	t.fresh = t.fresh && session != nil
 	if t.s.BeforeAttempt != nil {
 		u := *out.URL
 		out.URL = &u
 		if err := t.s.BeforeAttempt(out); err != nil {
-			return nil, &hookError{err}
+			return out, &hookError{err}
 		}
 		if originOf(out.URL) != t.origin {
-			return nil, errors.New("httpsender: BeforeAttempt changed the scheme or the host of the URL")
+			return out, errors.New("httpsender: BeforeAttempt changed the scheme or the host of the URL")
 		}
 	}
 	bare := out.Header.Get("Authorization") == "" && out.URL.User == nil
 	if !bare && out.URL.Scheme != "https" && !t.s.AllowPlaintextAuth && !isLoopback(out.URL.Hostname()) {
-		return nil, ErrPlaintextAuth
+		return out, ErrPlaintextAuth
 	}
 	return out, nil
 }

@@ -312,6 +312,11 @@ func TestARotationClosesIdleConnectionsWithoutARequest(t *testing.T) {
 	}
 }
 
+func TestANameThatWasNotFilledInIsRefused(t *testing.T) {
+	_, err := httpsender.NewRequest(t.Context(), "GET", "https://${host}/", nil)
+	require.Error(t, err)
+}
+
 // blackhole is a connection that can stop carrying bytes without a word.
 type blackhole struct {
 	net.Conn

@@ -28,6 +28,7 @@ type watchdog struct {
 	due   time.Duration // when the present wait has lasted too long; 0: nothing is awaited
 	phase string
 	limit time.Duration
+	got   bool // the answer has begun: what is still being sent is not waited for
 	over  bool
 }
 
@@ -35,7 +36,7 @@ type watchdog struct {
 func (w *watchdog) expect(phase string, limit time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over {
+	if w.over || w.got && phase != receiving {
 		return
 	}
 	if limit < 0 {
@@ -52,11 +53,20 @@ func (w *watchdog) expect(phase string, limit time.Duration) {
 	}
 }
 
-// relax ends a wait.
-func (w *watchdog) relax() {
+// relax ends a wait of a phase.
+func (w *watchdog) relax(phase string) {
 	w.mu.Lock()
-	w.due = 0
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	if !w.got || phase == receiving {
+		w.due = 0
+	}
+}
+
+// answered ends all waits but those of receiving.
+func (w *watchdog) answered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.got, w.due = true, 0
 }
 
 // stop ends all waits for good.
