@@ -3,10 +3,13 @@ package httpsender_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -195,6 +198,40 @@ func TestEachAttemptHasATokenOfItsOwn(t *testing.T) {
 		}
 		assert.Len(t, server.got(), 7, "4 requests, 3 of which met a connection that died first")
 		assert.Equal(t, 7, tokens)
+	})
+}
+
+func TestNoTokenIsUsedTwiceThoughManyConnectionsAreDead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var tokens atomic.Int64
+		s := &httpsender.Sender{
+			Retry: httpsender.Retry{MaxAttempts: 10, MinBackoff: -1}, Breaker: httpsender.Breaker{Failures: -1},
+			BeforeAttempt: func(r *http.Request) error {
+				r.Header.Set("X-Token", fmt.Sprint(tokens.Add(1)))
+				return nil
+			},
+		}
+		server := rawly(t, s, nil, func(c *memnet.Conn, r *seen) bool {
+			time.Sleep(time.Second) // so that each of the first has a connection of its own
+			return r.nth == 1 && say(fine)(c, r)
+		})
+		for range 5 {
+			var all sync.WaitGroup
+			for range 8 {
+				all.Go(func() {
+					_, _, err := exchange(s, request(t, "GET", origin, nil))
+					assert.NoError(t, err)
+				})
+			}
+			all.Wait()
+		}
+		used := make(map[string]bool)
+		for _, r := range server.got() {
+			token := r.Header.Get("X-Token")
+			assert.False(t, used[token], "token %s was used twice", token)
+			used[token] = true
+		}
+		assert.Greater(t, len(used), 40)
 	})
 }
 
