@@ -204,12 +204,13 @@ func (s *Sender) configure() error {
 // exceeds MaxResponseBytes. A body compressed with gzip is decompressed, unless
 // the request has Accept-Encoding or Range. The Request of the answer is r.
 func (s *Sender) Do(r *http.Request) (*http.Response, error) {
-	t, fail := s.begin(r)
+	var t task
+	fail := t.begin(s, r)
 	var resp *http.Response
 	if fail == nil {
 		resp, fail = t.run()
 	}
-	if r.Body != nil && (t == nil || !t.begun) {
+	if r.Body != nil && !t.begun {
 		_ = r.Body.Close() // as http.Client does; one that was begun is closed when its attempt ends
 	}
 	if fail != nil {

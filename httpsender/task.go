@@ -30,26 +30,26 @@ type task struct {
 	stale      bool     // a dead connection from the pool has been forgiven
 }
 
-// begin checks what can be checked before anything is sent.
-func (s *Sender) begin(r *http.Request) (*task, *SendError) {
-	t := &task{s: s, r: r, url: r.URL, method: method(r), origin: originOf(r.URL)}
+// begin takes a request, and checks what can be checked before anything is sent.
+func (t *task) begin(s *Sender, r *http.Request) *SendError {
+	t.s, t.r, t.url, t.method = s, r, r.URL, method(r)
 	if err := s.prepare(); err != nil {
-		return nil, t.refuse(err)
+		return t.refuse(err)
 	}
 	if s.life.Err() != nil {
-		return nil, t.refuse(ErrClosed)
+		return t.refuse(ErrClosed)
 	}
 	if u := r.URL; u == nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		t.origin = ""
-		return nil, t.refuse(errNotHTTP)
+		return t.refuse(errNotHTTP)
 	}
+	t.origin = originOf(r.URL)
 	if t.url.Scheme == "http" && (s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled) {
-		return nil, t.refuse(ErrPlaintext)
+		return t.refuse(ErrPlaintext)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		t.open = r.GetBody
 	}
-	return t, nil
+	return nil
 }
 
 // refuse returns the error for a request that cannot be sent as things are set.
