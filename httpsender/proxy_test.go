@@ -304,7 +304,8 @@ func TestTinyproxy(t *testing.T) {
 					s.TLS = p.known()
 				}
 				for range 3 {
-					status, body, err := exchange(s, request(t, "POST", target, text("x")))
+					// It closes connections that it said nothing about, which a POST may meet.
+					status, body, err := exchange(s, request(t, "PUT", target, text("x")))
 					if good {
 						require.NoError(t, err)
 						assert.Equal(t, 200, status)
