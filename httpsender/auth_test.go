@@ -305,6 +305,31 @@ func TestABodyThatCanBeReadOnceIsNotChallengedTwice(t *testing.T) {
 	})
 }
 
+func TestABodyThatWasNotAskedForCanStillBeSent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := &digestServer{algorithm: "SHA-256", qop: "auth", newHash: sha256.New, user: "u", password: "p"}
+		s := &httpsender.Sender{
+			AllowPlaintextAuth: true, Auth: httpsender.Auth{Scheme: httpsender.AuthDigest, Username: "u", Password: "p"},
+		}
+		handled(t, s, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "" { // and the body stays where it is
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Digest realm="the \"realm\", of \\ tests", nonce="n", opaque="o p", algorithm=SHA-256, qop="auth"`))
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			d.ServeHTTP(w, r)
+		})
+		body := &closable{Reader: strings.NewReader("once")}
+		r, err := http.NewRequestWithContext(t.Context(), "POST", origin, body)
+		require.NoError(t, err)
+		r.Header.Set("Expect", "100-continue")
+		status, got, err := exchange(s, r)
+		require.NoError(t, err)
+		assert.Equal(t, "200 got once", fmt.Sprint(status, " ", got))
+		assert.True(t, body.closed)
+	})
+}
+
 func TestBasicAndBearerAreSentWithTheFirstRequest(t *testing.T) {
 	for want, auth := range map[string]httpsender.Auth{
 		"Basic dTpwOnc=": {Scheme: httpsender.AuthBasic, Username: "u", Password: "p:w"},

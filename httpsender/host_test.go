@@ -245,6 +245,26 @@ func TestAProbeThatIsCancelledDecidesNothing(t *testing.T) {
 	})
 }
 
+func TestManyHostsAreForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &httpsender.Sender{MaxIdleConnsPerHost: -1, Retry: httpsender.Retry{MaxAttempts: -1}, Breaker: httpsender.Breaker{Failures: 1, OpenFor: time.Hour}}
+		server := rawly(t, s, nil, say(fine))
+		s.NetDialer = dialFunc(func(_ context.Context, _, addr string) (net.Conn, error) {
+			if addr == "down.example:80" {
+				return nil, syscall.ECONNREFUSED
+			}
+			return server.ln.Dial()
+		})
+		outcome(t, s, request(t, "GET", "http://down.example", nil))
+		for i := range 1500 {
+			_, _, err := exchange(s, request(t, "GET", fmt.Sprintf("http://h%d.example", i), nil))
+			require.NoError(t, err)
+		}
+		e := outcome(t, s, request(t, "GET", "http://down.example", nil))
+		assert.ErrorIs(t, e, httpsender.ErrCircuitOpen, "but not those that are known to be down")
+	})
+}
+
 func TestConnectionsAreKeptAsLongAsTheyMay(t *testing.T) {
 	for name, c := range map[string]struct {
 		sender *httpsender.Sender

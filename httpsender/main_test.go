@@ -268,6 +268,32 @@ func TestTheZeroSenderSendsAndReturnsAnyAnswer(t *testing.T) {
 	})
 }
 
+// sending is what a queue asks of every error of sending.
+type sending interface {
+	error
+	MaybeDelivered() bool
+	Retryable() bool
+	Code() string
+}
+
+func TestErrorsAreWhatAQueueAsksFor(t *testing.T) {
+	resp := &http.Response{StatusCode: 504, Header: http.Header{}}
+	err := fmt.Errorf("channel 7: %w", httpsender.Check(resp))
+	var e sending
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, "504", e.Code())
+	assert.True(t, e.MaybeDelivered(), "nothing is known of the request, so the least is promised")
+	assert.True(t, e.Retryable())
+	assert.EqualError(t, &httpsender.SendError{Outcome: httpsender.Retryable, Method: "PUT", Origin: "https://a", Attempts: 3, Err: httpsender.ErrConnectionLost},
+		"httpsender: PUT https://a: retryable: the connection ended before the answer did (after 3 attempts)")
+	assert.EqualError(t, &httpsender.TooLargeError{Limit: 5}, "httpsender: the answer has more than 5 bytes")
+	assert.EqualError(t, &httpsender.TooLargeError{Limit: 5, Ratio: true}, "httpsender: the answer is compressed more than 5 to 1")
+	for o, name := range []string{"unknown", "sent", "rejected", "retryable", "Outcome(4)"} {
+		assert.Equal(t, name, httpsender.Outcome(o).String())
+	}
+	assert.NoError(t, httpsender.Check(&http.Response{StatusCode: 202}))
+}
+
 func TestCloseGivesUpWhatIsBeingDialed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &httpsender.Sender{ProxyURL: httpsender.DirectOnly, NetDialer: dialFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {

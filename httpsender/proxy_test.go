@@ -234,6 +234,37 @@ func TestATunnelShowsTheProxyNeitherCertificateNorRequest(t *testing.T) {
 	}
 }
 
+func TestPlainHTTPGoesThroughAnHTTPSProxy(t *testing.T) {
+	p := newPKI(t)
+	proxy := proxying(t, &aProxy{answer: fine}, func() (net.Listener, error) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err == nil {
+			ln = p.proxyListener(ln)
+		}
+		return ln, err
+	})
+	s := &httpsender.Sender{
+		ProxyURL: "https://user:secret1@" + proxy.addr, ProxyTLS: &tlsprops.TlsProperties{Enabled: true, TrustStorePath: p.caFile},
+	}
+	defer s.Close()
+	_, body, err := exchange(s, request(t, "PUT", "http://server.example/x?q", text("x")))
+	require.NoError(t, err)
+	assert.Equal(t, "ok", body)
+	got := <-proxy.got
+	assert.Equal(t, "http://server.example/x?q", got.RequestURI)
+	assert.Equal(t, "Basic dXNlcjpzZWNyZXQx", got.Header.Get("Proxy-Authorization"))
+
+	distrustful := &httpsender.Sender{ProxyURL: "https://user:secret1@" + proxy.addr}
+	defer distrustful.Close()
+	e := outcome(t, distrustful, request(t, "PUT", "http://server.example/x", text("x")))
+	assert.Equal(t, httpsender.Rejected, e.Outcome, "%v", e)
+	assert.Contains(t, e.Error(), "unknown authority")
+
+	wrong := &httpsender.Sender{ProxyURL: "https://p", ProxyTLS: &tlsprops.TlsProperties{Enabled: true, TrustStorePath: p.dir + "/none"}}
+	defer wrong.Close()
+	assert.Contains(t, outcome(t, wrong, request(t, "GET", "http://server.example", nil)).Error(), "ProxyTLS")
+}
+
 func TestWhatAProxyAnswersToCONNECT(t *testing.T) {
 	p := newPKI(t)
 	for name, c := range map[string]struct {

@@ -26,7 +26,8 @@ const (
 // 408, 425, 429 or 503. And its body can be had again, or was not begun.
 type Retry struct {
 	// MaxAttempts is how many times a request is tried, the first included; 0:
-	// 4; negative: once. Answers to a Digest challenge and redirects do not count.
+	// 4; negative: once. Answers to a Digest challenge and redirects do not count,
+	// nor does one connection of the pool that turns out to be dead.
 	MaxAttempts int
 	// MinBackoff and MaxBackoff bound the pause. The pause before attempt n+1 is
 	// random between 0 and MinBackoff doubled n-1 times, but no more than

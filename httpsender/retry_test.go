@@ -238,7 +238,7 @@ func TestNoTokenIsUsedTwiceThoughManyConnectionsAreDead(t *testing.T) {
 func TestADeadKeepAliveConnectionIsForgivenAtOnceWhereItCanBe(t *testing.T) {
 	for _, q := range asked {
 		bubble(t, func(t *testing.T) {
-			s := &httpsender.Sender{Retry: httpsender.Retry{MinBackoff: time.Hour, MaxBackoff: time.Hour, MaxElapsed: -1}}
+			s := &httpsender.Sender{Retry: httpsender.Retry{MaxAttempts: -1}}
 			server := rawly(t, s, nil, func(c *memnet.Conn, r *seen) bool { return r.nth == 1 && say(fine)(c, r) })
 			_, _, err := exchange(s, request(t, "GET", origin, nil))
 			require.NoError(t, err)

@@ -95,7 +95,7 @@ func (t *task) again(resp *http.Response, a *attempt, fail *SendError) (time.Dur
 	p := &t.s.Retry
 	var after time.Duration
 	switch {
-	case t.tries >= p.attempts() || !t.bodyAgain() || t.r.Context().Err() != nil || a == nil:
+	case !t.bodyAgain() || t.r.Context().Err() != nil || a == nil:
 		return 0, false // without an attempt there is nothing that another could do better
 	case fail != nil:
 		if fail.Outcome != Retryable || errors.Is(fail.Err, ErrClosed) {
@@ -103,6 +103,7 @@ func (t *task) again(resp *http.Response, a *attempt, fail *SendError) (time.Dur
 		}
 		if (a.reused.Load() || a.replay.Load()) && a.firstByte.Load() == 0 && !t.stale {
 			t.stale = true // the server closed the connection while it was idle
+			t.tries--
 			return 0, p.inTime(t.r.Context(), t.first, 0)
 		}
 	default:
@@ -110,6 +111,9 @@ func (t *task) again(resp *http.Response, a *attempt, fail *SendError) (time.Dur
 			return 0, false
 		}
 		after = retryAfter(resp)
+	}
+	if t.tries >= p.attempts() {
+		return 0, false
 	}
 	pause := p.pause(t.tries, after)
 	return pause, p.inTime(t.r.Context(), t.first, pause)

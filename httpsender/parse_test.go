@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -181,6 +182,23 @@ func FuzzParseChallenges(f *testing.F) {
 		parsed, err := parseChallenges([]string{answer}) // credentials have the same grammar
 		if len(answer) < maxChallengeBytes && (err != nil || parsed[0].params["nonce"] != d.nonce || parsed[0].params["realm"] != d.realm) {
 			t.Fatalf("%q: %v", answer, err)
+		}
+	})
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	f.Add("120", "")
+	f.Add("Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:00 GMT")
+	f.Add("99999999999999999999", "x")
+	f.Fuzz(func(t *testing.T, after, date string) {
+		resp := &http.Response{Header: http.Header{"Retry-After": {after}, "Date": {date}}}
+		d := retryAfter(resp)
+		if d < 0 {
+			t.Fatal(d)
+		}
+		p := Retry{MinBackoff: -1, MaxRetryAfter: time.Minute}
+		if pause := p.pause(1, d); pause < 0 || pause > time.Minute {
+			t.Fatal(pause)
 		}
 	})
 }
