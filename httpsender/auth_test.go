@@ -313,7 +313,7 @@ func TestABodyThatWasNotAskedForCanStillBeSent(t *testing.T) {
 		}
 		handled(t, s, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") == "" { // and the body stays where it is
-				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Digest realm="the \"realm\", of \\ tests", nonce="n", opaque="o p", algorithm=SHA-256, qop="auth"`))
+				w.Header().Set("WWW-Authenticate", `Digest realm="the \"realm\", of \\ tests", nonce="n", opaque="o p", algorithm=SHA-256, qop="auth"`)
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}

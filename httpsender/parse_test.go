@@ -154,13 +154,14 @@ func FuzzParseChallenges(f *testing.F) {
 			if c.params == nil {
 				continue
 			}
-			text := c.scheme
+			var text strings.Builder
+			text.WriteString(c.scheme)
 			sep := " "
 			for name, value := range c.params {
-				text += sep + name + `="` + quoted.Replace(value) + `"`
+				text.WriteString(sep + name + `="` + quoted.Replace(value) + `"`)
 				sep = ", "
 			}
-			again = append(again, text)
+			again = append(again, text.String())
 		}
 		if total := len(strings.Join(again, "")); total < maxChallengeBytes {
 			second, err := parseChallenges(again)
