@@ -9,6 +9,10 @@
 //     programs, for crypto/tls or to convert them to PEM.
 //   - [github.com/carewire/carewire/mllp] listens and dials MLLP, the transport
 //     of HL7 version 2, in plain and over TLS.
+//   - [github.com/carewire/carewire/dicomtls] sends, receives and stores DICOM
+//     objects, in plain, in the TLS of older equipment and in today's.
+//   - [github.com/carewire/carewire/httpsender] sends HTTP requests through pools
+//     of connections, and repeats none that may have had its effect.
 //   - [github.com/carewire/carewire/cluster] protects the endpoints by which the
 //     nodes of a cluster talk to each other with a secret that they share.
 //

@@ -34,6 +34,10 @@ var rules = map[string]struct {
 			"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto", // of keystore
 		},
 	},
+	"httpsender": {
+		packages: []string{"tlsprops", "internal/pbe"},
+		modules:  []string{"golang.org/x/sync"},
+	},
 	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/proxyproto", "internal/pbe"}},
 }
 

@@ -1,0 +1,5 @@
+//go:build !race
+
+package httpsender_test
+
+const raceDetector = false
