@@ -7,7 +7,7 @@ require (
 	github.com/suyashkumar/dicom v1.1.0
 	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/crypto v0.55.0
-	golang.org/x/sync v0.23.0
+	golang.org/x/sync v0.22.0
 	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
 
