@@ -143,6 +143,7 @@ func TestDCMTKEchoes(t *testing.T) {
 	assert.Error(t, err)
 	assert.Contains(t, out, "Called AE Title Not Recognized")
 	s.waitFor("closed released", 1)
+	s.waitFor("rejected called_ae", 1)
 	assert.Equal(t, 20, s.count("operation C-ECHO 0000"))
 	assert.Equal(t, 1, s.count("rejected called_ae"))
 }

@@ -283,6 +283,7 @@ func TestLimitsOfAssociations(t *testing.T) {
 			}
 			synctest.Wait()
 			assert.Contains(t, []string{"end", "reset"}, s.call().hear())
+			synctest.Wait()
 			assert.Equal(t, 1, s.count("refused too_many"))
 		})
 	})
