@@ -49,7 +49,7 @@ func asNobody(t *testing.T) {
 	in, err := os.Open(self)
 	require.NoError(t, err)
 	defer in.Close()
-	dir, err := os.MkdirTemp("", "carewire-nobody-") // t.TempDir lies where nobody may not go
+	dir, err := os.MkdirTemp("", "carewire-nobody-") //nolint:usetesting // t.TempDir lies where nobody may not go
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
 	require.NoError(t, os.Chown(dir, nobody, nobody))
