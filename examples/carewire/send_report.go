@@ -64,7 +64,7 @@ func (l *sent) print(s *streams, asJSON bool) {
 	switch l.Outcome {
 	case mllp.Acked, mllp.Nacked:
 		fmt.Fprintf(s.out, "%s %s\t%s\t%.3f ms\n", l.Code, id, where, l.Milliseconds)
-	case mllp.Unknown, mllp.NotSent:
+	case mllp.Unknown, mllp.NotSent, mllp.Sent: // Sent needs MatchNone, which is not used here
 		fmt.Fprintf(s.out, "%s %s\t%s\t%s\n", strings.ToUpper(outcomeWord(l.Outcome)), id, where, l.Error)
 	}
 }
@@ -84,7 +84,7 @@ func (t *tally) add(l *sent, reply *mllp.Reply) {
 		t.nacked++
 	case mllp.NotSent:
 		t.notSent++
-	case mllp.Unknown:
+	case mllp.Unknown, mllp.Sent:
 		t.unknown++
 	}
 	if reply != nil {
