@@ -1,13 +1,9 @@
 package dicomtls
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"strings"
 
 	"github.com/carewire/carewire/tlsprops"
@@ -246,34 +242,9 @@ func notSent(err error) *SendError { return &SendError{Outcome: NotSent, Err: er
 // impossible is NotSent for a reason that will not pass by itself.
 func impossible(err error) *SendError { return &SendError{Outcome: NotSent, Err: err, permanent: true} }
 
-// The texts of crypto/tls for the alerts (RFC 8446, section 6.2) by which a peer
-// says what it thinks of our certificate, and that our settings and its own do
-// not go together. The type of a received alert is not exported, but its text is
-// that of the exported AlertError.
-var (
-	certificateAlerts = alertTexts(42, 43, 44, 45, 46, 48, 49, 116)
-	settingsAlerts    = alertTexts(40, 70, 71, 112, 120)
-)
-
-func alertTexts(codes ...tls.AlertError) map[string]bool {
-	texts := make(map[string]bool, len(codes))
-	for _, code := range codes {
-		texts[code.Error()] = true
-	}
-	return texts
-}
-
-// receivedAlert returns the text of the TLS alert that the peer sent, or "".
-func receivedAlert(err error) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && op.Err != nil {
-		return op.Err.Error()
-	}
-	return ""
-}
-
 // peerError returns err as ErrPeerRejectedCertificate if that is what it means.
 func peerError(err error) error {
-	if certificateAlerts[receivedAlert(err)] {
+	if _, what := tlsprops.PeerAlert(err); what == tlsprops.RefusedCertificate {
 		return fmt.Errorf("%w: %w", ErrPeerRejectedCertificate, err)
 	}
 	return err
@@ -282,16 +253,12 @@ func peerError(err error) error {
 // handshakeError classifies the error of a TLS handshake. What a handshake
 // fails of, beside the connection, is our or the peer's configuration.
 func handshakeError(err error) *SendError {
-	alert := receivedAlert(err)
-	var network net.Error
-	lost := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
-		errors.As(err, &network)
+	fault := tlsprops.HandshakeFault(err)
 	err = peerError(fmt.Errorf("dicomtls: TLS handshake: %w", err))
 	if hint := tlsprops.Hint(err); hint != "" {
 		err = fmt.Errorf("%w (%s)", err, hint)
 	}
-	if lost && !certificateAlerts[alert] && !settingsAlerts[alert] {
+	if !fault {
 		return notSent(err)
 	}
 	return impossible(err)

@@ -99,32 +99,6 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return "httpsender: reading the request's body failed" }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// The texts of crypto/tls for the alerts (RFC 8446, section 6.2) with which a
-// peer says what it thinks of our certificate, and for those with which it says
-// that our settings and its own do not go together. The type of a received alert
-// is not exported, but its text is that of the exported AlertError.
-var (
-	certificateAlerts = alertTexts(42, 43, 44, 45, 46, 48, 49, 116)
-	settingsAlerts    = alertTexts(40, 70, 71, 112, 120)
-)
-
-func alertTexts(codes ...tls.AlertError) map[string]bool {
-	texts := make(map[string]bool, len(codes))
-	for _, code := range codes {
-		texts[code.Error()] = true
-	}
-	return texts
-}
-
-// receivedAlert returns the text of the TLS alert that the peer sent, "" if err
-// is no such thing.
-func receivedAlert(err error) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && op.Err != nil {
-		return op.Err.Error()
-	}
-	return ""
-}
-
 // permanent tells whether an error from before anything was sent lies in
 // settings or certificates, which do not mend themselves.
 func permanent(err error) bool {
@@ -144,7 +118,7 @@ func permanent(err error) bool {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return true // the server does not speak TLS
 	}
-	if alert := receivedAlert(err); settingsAlerts[alert] || certificateAlerts[alert] {
+	if _, what := tlsprops.PeerAlert(err); what != tlsprops.RefusedNothing {
 		return true
 	}
 	// What net/http says of a request that it will not write, and crypto/tls of
@@ -167,7 +141,7 @@ func public(err error) error {
 			return known
 		}
 	}
-	if alert := receivedAlert(err); certificateAlerts[alert] {
+	if alert, what := tlsprops.PeerAlert(err); what == tlsprops.RefusedCertificate {
 		return fmt.Errorf("%w (%s)", ErrPeerRejectedCertificate, alert)
 	}
 	if e := publicType(err); e != nil {

@@ -9,6 +9,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // The kinds of events of a Client, besides EventClosed. Those with a Reason name
@@ -49,6 +51,7 @@ func dialFailed(failure *SendError, took time.Duration) Event {
 	_, isName := errors.AsType[x509.HostnameError](failure)
 	var verify *tls.CertificateVerificationError
 	var header tls.RecordHeaderError
+	alert, _ := tlsprops.PeerAlert(failure)
 	switch {
 	case isDNS && dns.IsNotFound:
 		e.Reason = ReasonHostUnknown
@@ -58,7 +61,7 @@ func dialFailed(failure *SendError, took time.Duration) Event {
 		e.Reason = ReasonConnRefused
 	case isTimeout(failure), errors.Is(failure, context.DeadlineExceeded):
 		e.Reason = ReasonDialTimeout
-	case errors.As(failure, &verify), errors.As(failure, &header), receivedAlert(failure) != "":
+	case errors.As(failure, &verify), errors.As(failure, &header), alert != "":
 		told := handshakeEvent(failure)
 		e.Reason, e.Certificate, e.Detail = told.Reason, told.Certificate, told.Detail
 		if isName {

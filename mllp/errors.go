@@ -1,13 +1,8 @@
 package mllp
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os"
 	"strings"
 
 	"github.com/carewire/carewire/tlsprops"
@@ -137,37 +132,9 @@ func notSent(err error) *SendError { return &SendError{Outcome: NotSent, Err: er
 // refused is NotSent for a reason that will not pass by itself.
 func refused(err error) *SendError { return &SendError{Outcome: NotSent, Err: err, permanent: true} }
 
-// The texts of crypto/tls for the alerts (RFC 8446, section 6.2) with which a
-// peer says what it thinks of our certificate, and for those with which it says
-// that our settings and its own do not go together. handshake_failure (40) is
-// what OpenSSL and Java answer in TLS 1.2 to a client without a certificate.
-// The type of an alert received over TCP is not exported, but its text is that
-// of the exported AlertError.
-var (
-	certificateAlerts = alertTexts(42, 43, 44, 45, 46, 48, 49, 116)
-	settingsAlerts    = alertTexts(40, 70, 71, 112, 120)
-)
-
-func alertTexts(codes ...tls.AlertError) map[string]bool {
-	texts := make(map[string]bool, len(codes))
-	for _, code := range codes {
-		texts[code.Error()] = true
-	}
-	return texts
-}
-
-// receivedAlert returns the text of the TLS alert that the peer sent, "" if err
-// is no such thing.
-func receivedAlert(err error) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" && op.Err != nil {
-		return op.Err.Error()
-	}
-	return ""
-}
-
 // peerError returns err as ErrPeerRejectedCertificate if that is what it means.
 func peerError(err error) error {
-	if certificateAlerts[receivedAlert(err)] {
+	if _, what := tlsprops.PeerAlert(err); what == tlsprops.RefusedCertificate {
 		return fmt.Errorf("%w: %w", ErrPeerRejectedCertificate, err)
 	}
 	return err
@@ -178,16 +145,12 @@ func peerError(err error) error {
 // certificate or a name that we refuse, settings that have nothing in common,
 // a port without TLS.
 func handshakeError(err error) *SendError {
-	alert := receivedAlert(err)
-	var network net.Error
-	lost := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
-		errors.As(err, &network)
+	fault := tlsprops.HandshakeFault(err)
 	err = peerError(fmt.Errorf("mllp: TLS handshake: %w", err))
 	if hint := tlsprops.Hint(err); hint != "" {
 		err = fmt.Errorf("%w (%s)", err, hint)
 	}
-	if lost && !certificateAlerts[alert] && !settingsAlerts[alert] {
+	if !fault {
 		return notSent(err)
 	}
 	return refused(err)
