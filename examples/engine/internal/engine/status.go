@@ -17,11 +17,12 @@ type Status struct {
 	Statistics store.Stats
 }
 
-// Listener is a channel's port.
+// Listener is a channel's port or, where the engine makes the connection, that of
+// the sender.
 type Listener struct {
 	Host           string
 	Port           int
-	Transport      string // "MLLP" or "MLLPS"
+	Transport      string // "MLLP" or "MLLPS", "TCP" or "TCP+TLS"
 	Connections    int
 	MaxConnections int
 	Listening      bool
