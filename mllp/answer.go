@@ -76,7 +76,7 @@ func (x *exchange) judge(ctx context.Context, reply []byte, failed error, began 
 		x.judgeError(ctx, &o, failed)
 	case reply == nil:
 	default:
-		if _, err := AppendFrame(x.out[:0], reply); err != nil {
+		if _, err := x.cfg.replies.AppendFrame(x.out[:0], reply); err != nil {
 			// It would not arrive as what it is.
 			x.fail(ctx, &o, "the reply cannot be sent in a frame")
 			return o
@@ -117,6 +117,9 @@ func (x *exchange) fail(ctx context.Context, o *outcome, detail string) {
 // conclude sends the acknowledgements that follow from what the handler has
 // decided, and has Server.Application take its turn.
 func (x *exchange) conclude(ctx context.Context, o *outcome) error {
+	if x.r2 != nil {
+		x.r2.judge(o)
+	}
 	switch {
 	case o.silent:
 		x.report(ctx, EventMessage, "", o)
@@ -166,7 +169,7 @@ func (x *exchange) concludeOriginal(ctx context.Context, o *outcome) error {
 func (x *exchange) report(ctx context.Context, kind EventKind, code AckCode, o *outcome) {
 	if o.late == nil && x.cfg.watched() {
 		e := x.event(kind)
-		e.Code, e.Duration = code, o.took
+		e.Code, e.Duration = x.said(code), o.took
 		x.cfg.tell(ctx, e)
 	}
 }
@@ -210,11 +213,11 @@ func (x *exchange) send(ctx context.Context, o *outcome) (AckCode, error) {
 		return "", nil
 	}
 	if o.reply != nil {
-		frame, err = AppendFrame(x.out[:0], o.reply)
+		frame, err = x.cfg.replies.AppendFrame(x.out[:0], o.reply)
 	} else {
 		var id [20]byte
-		out := AppendAck(append(x.out[:0], vt), &x.r.Header, o.code, o.text, x.cfg.server.appendID(id[:0]), now)
-		frame, err = endFrame(out, 0)
+		out := AppendAck(x.cfg.replies.begin(x.out[:0]), &x.r.Header, o.code, o.text, x.cfg.server.appendID(id[:0]), now)
+		frame, err = x.cfg.replies.end(out, 0)
 	}
 	if err == nil {
 		if cap(frame) <= idleBuffer {
@@ -232,14 +235,14 @@ func (x *exchange) send(ctx context.Context, o *outcome) (AckCode, error) {
 
 // transmit brings an answer on its way.
 func (x *exchange) transmit(ctx context.Context, frame []byte, code AckCode, now time.Time) error {
-	if x.recording != nil && (code.Accepted() || code == "" || x.recorded) {
+	if x.memo != nil && x.memo.remembers(code) {
 		x.record(ctx, frame)
 	}
 	if x.job != nil {
 		x.letGo() // or two connections could wait for each other's turns
 	}
 	if x.answers != nil {
-		x.answers.add(frame, code)
+		x.answers.add(x.cfg.replies.text(frame), code)
 		return nil
 	}
 	return x.route(ctx, frame, code, now)
@@ -282,8 +285,16 @@ func (x *exchange) route(ctx context.Context, frame []byte, code AckCode, now ti
 	return err
 }
 
-// write writes a frame with one Write.
+// write answers with a frame.
 func (x *exchange) write(frame []byte, code AckCode, now time.Time) error {
+	if x.r2 != nil {
+		return x.commit(frame, code, now)
+	}
+	return x.writeOut(frame, code, now)
+}
+
+// writeOut writes with one Write.
+func (x *exchange) writeOut(frame []byte, code AckCode, now time.Time) error {
 	c := x.conn
 	if c.lanes == nil {
 		c.idleSince = now

@@ -126,9 +126,9 @@ type answers struct {
 	last AckCode
 }
 
-func (a *answers) add(frame []byte, code AckCode) {
+func (a *answers) add(text []byte, code AckCode) {
 	a.n++
-	a.text = append(a.text, frame[1:len(frame)-2]...)
+	a.text = append(a.text, text...)
 	if a.text[len(a.text)-1] != '\r' {
 		a.text = append(a.text, '\r')
 	}
@@ -183,7 +183,7 @@ func (x *exchange) takeBatch(ctx context.Context) error {
 	if policy == PolicyBatch {
 		text = x.batchOfAnswers(&collected)
 	}
-	frame, err := AppendFrame(nil, text)
+	frame, err := x.cfg.replies.AppendFrame(nil, text)
 	if err != nil {
 		return &closeError{reason: ReasonWriteFailed, err: err}
 	}

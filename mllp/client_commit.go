@@ -182,7 +182,7 @@ func (c *Conn) confirm(raw []byte, code AckCode) error {
 		return nil
 	}
 	id := rand.Text()[:20] // as long as MSH-10 may be up to HL7 2.6
-	frame, err := endFrame(AppendAck([]byte{vt}, &h, CA, "", []byte(id), time.Now()), 0)
+	frame, err := c.framing.end(AppendAck(c.framing.begin(nil), &h, CA, "", []byte(id), time.Now()), 0)
 	if err != nil {
 		return fmt.Errorf("mllp: unusable reply: %w", err)
 	}

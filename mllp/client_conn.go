@@ -52,6 +52,9 @@ type Conn struct {
 	enhanced     bool
 	applyTimeout time.Duration // ApplicationTimeout
 	correlator   *Correlator   // nil: none
+	framing      Framing
+	gap          time.Duration // silence that ends a reply; 0: something else does
+	wire         *farewell     // below TLS; nil without
 
 	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
 	slots      chan struct{} // holds a token for each message under way
@@ -86,6 +89,8 @@ type flight struct {
 	commit  *Reply        // guarded by Conn.mu: the commit acknowledgement, while the application's is waited for
 	other   *awaited      // where that may arrive besides; nil: nowhere
 
+	blocks chan []byte // with MLLP release 2, in place of reply: what the peer sends
+
 	timer *time.Timer // owned by Send
 }
 
@@ -102,7 +107,8 @@ type Reply struct {
 	Commit AckCode
 }
 
-func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
+func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn {
+	replies := d.Framing.ofReplies()
 	c := &Conn{
 		nc: raw, raw: raw, tls: secured,
 		timeout:      duration(d.Timeout, defaultAckTimeout),
@@ -111,6 +117,9 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 		enhanced:     d.Enhanced,
 		applyTimeout: duration(d.ApplicationTimeout, defaultAckTimeout),
 		correlator:   d.Correlator,
+		framing:      d.Framing,
+		gap:          replies.gap(),
+		wire:         wire,
 		turn:         make(chan struct{}, 1),
 		slots:        make(chan struct{}, max(d.Window, 1)),
 		closed:       make(chan struct{}),
@@ -119,7 +128,8 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 	if secured != nil {
 		c.nc = secured
 	}
-	c.frames = NewReader(incoming{c}, d.MaxMessageBytes)
+	c.frames = new(Reader)
+	replies.setUp(c.frames, incoming{c}, orDefault(d.MaxMessageBytes, defaultMaxMessage))
 	go c.readLoop()
 	return c
 }
@@ -160,6 +170,12 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn) *Conn {
 //     well, and that all is lost. (MSH-15 may do so if MSH-16 is AL.)
 //   - An application's word that asks with MSH-15 for a commit acknowledgement
 //     itself gets its CA.
+//
+// With MLLP release 2 the message is sent again, as Framing says, until the peer
+// commits it; without a commit it is Unknown, or, if each try was answered 15,
+// Nacked with the code CE. Send then waits for the acknowledgement, and commits
+// it. To a message that wants none (MSH-16 is NE, MSH-15 too or empty) the commit
+// is the answer, as CA and without Raw.
 func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	reply, err := c.send(ctx, msg)
 	if err != nil {
@@ -191,7 +207,7 @@ func (c *Conn) launch(ctx context.Context, msg []byte) (*flight, *Reply, *SendEr
 	if err := c.takeTurn(ctx); err != nil {
 		return nil, nil, notSent(err)
 	}
-	frame, err := AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
+	frame, err := c.framing.AppendFrame(slices.Grow(c.frame[:0], framePad+len(msg)+3)[:framePad], msg)
 	c.frame = frame
 	if err != nil {
 		c.endTurn()
@@ -204,7 +220,15 @@ func (c *Conn) launch(ctx context.Context, msg []byte) (*flight, *Reply, *SendEr
 		<-c.slots
 		return nil, nil, notSent(err)
 	}
+	if c.framing.Mode == ModeMLLPv2 {
+		defer c.endTurn()
+		reply, failure := c.sendRelease2(ctx, f, &h, frame[framePad:])
+		return nil, reply, failure
+	}
 	n, cause := c.write(ctx, frame[framePad:])
+	if cause == nil {
+		cause = c.endStream()
+	}
 	c.endTurn()
 	if cause == nil {
 		return f, nil, nil
@@ -276,6 +300,9 @@ func (c *Conn) takeOff(id []byte, wants asked) (*flight, error) {
 	f.id, f.began, f.strays, f.asked = id, time.Now(), c.strays, wants
 	if wants.application == always {
 		c.expectTwo(f)
+	}
+	if c.framing.Mode == ModeMLLPv2 {
+		f.blocks = make(chan []byte, backlog)
 	}
 	c.waiting = append(c.waiting, f)
 	return f, nil
@@ -430,6 +457,9 @@ func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
 		c.mu.Lock()
 		c.idle = append(c.idle, f)
 		c.mu.Unlock()
+	}
+	if !c.framing.keepOpen() {
+		_ = c.fail(errNotKeptOpen)
 	}
 	<-c.slots
 	if reply.Outcome() == Nacked {

@@ -46,6 +46,9 @@ func readError(err error) error {
 
 // deliver hands a reply to the message that it acknowledges.
 func (c *Conn) deliver(raw []byte) error {
+	if c.framing.Mode == ModeMLLPv2 {
+		return c.deliverBlock(raw)
+	}
 	ack, err := findMSA(raw)
 	if err != nil {
 		return fmt.Errorf("mllp: unusable reply: %w", err)
@@ -92,7 +95,13 @@ func (c *Conn) assign(raw []byte, ack acknowledgement) error {
 type incoming struct{ c *Conn }
 
 func (in incoming) Read(p []byte) (int, error) {
+	if err := in.c.armGap(); err != nil {
+		return 0, err
+	}
 	n, err := in.c.nc.Read(p)
+	if err != nil && n == 0 {
+		return 0, in.c.rawEnd(err)
+	}
 	got := p[:n]
 	if isBlank(got) { // some peers end a frame with CR LF, or keep a line alive with blanks
 		return n, err
@@ -103,7 +112,7 @@ func (in incoming) Read(p []byte) (int, error) {
 	switch {
 	case !waiting:
 		return 0, ErrUnsolicited
-	case !in.c.frames.in && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
+	case !in.c.frames.in && in.c.frames.pre > 0 && beginsMessage(bytes.TrimLeft(got, " \t\r\n\x00")) == yes:
 		return 0, errUnframed
 	}
 	return n, err

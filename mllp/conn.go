@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -50,6 +49,12 @@ type conn struct {
 	evicted  atomic.Bool // set by Evict, before draining
 	busy     atomic.Bool // bytes of a message are in hand
 
+	// owned by Serve; here they fill a gap, which counts with thousands of conns
+	received bool // at least one byte
+	told     bool // EventOpened
+	looked   bool // lastLook has begun
+	gentle   bool // to be closed so that what was sent arrives
+
 	verified  atomic.Pointer[tls.ConnectionState] // set once, by the handshake; only if cfg.recheck
 	dismissal atomic.Pointer[closeError]          // why to end without another message; set once, by recheck
 	answered  atomic.Int64                        // Unix time, in ns, of the last answer or the beginning; only if cfg.evictIdle
@@ -64,19 +69,17 @@ type conn struct {
 	sender *SenderRule // for the client; nil: none
 	buf    *buffer     // under rd.buf; nil before the first read
 	likely int         // length of the next frame, from those before
-	quick  quickAck
+	quick  *quickAck   // nil: the client has not sent a frame in pieces
+	r2     *release2   // nil except with MLLP release 2
+	body   *body       // of the message in hand; nil except with Server.Stream
+	wire   *farewell   // below TLS; nil without
 
-	began    time.Time // of Serve, or of the end of the handshake
-	received bool      // at least one byte
-	told     bool      // EventOpened
-	looked   bool      // lastLook has begun
-	gentle   bool      // to be closed so that what was sent arrives
-
+	began      time.Time // of Serve, or of the end of the handshake
 	writeBy    time.Time // the write deadline that is set
 	armed      time.Time // the read deadline that is set; zero: none
 	frameAt    int64     // offset of the frame that began at frameBegan; -1: none
 	frameBegan time.Time
-	fsAt       time.Time // when the last byte was an FS; zero: it is not
+	pauseAt    time.Time // when the last bytes came (DelimitIdle), or when the last byte was an FS (FSOnlyDelay; zero: it is not)
 	idleSince  time.Time // of the last answer, or when Read found itself idle; zero: not idle
 
 	unread struct { // the last acknowledgement, while nothing shows that it arrived
@@ -133,7 +136,12 @@ func (c *conn) Serve(ctx context.Context) {
 	if tc, ok := c.raw.(*net.TCPConn); ok {
 		_ = tc.SetKeepAliveConfig(keepAlive) // if it fails, the connection has just ended
 	}
-	c.rd = Reader{src: c, mem: c, limit: min(c.cfg.maxMessage, math.MaxInt-lookahead), junkLimit: c.cfg.maxJunk, findMSH: true}
+	c.cfg.framing.setUp(&c.rd, c, c.cfg.maxMessage)
+	c.rd.mem, c.rd.junkLimit, c.rd.findMSH = c, c.cfg.maxJunk, true
+	if c.cfg.stream != nil {
+		c.body = new(body)
+		c.likely = streamBuffer - lookahead
+	}
 	if c.cfg.tls != nil {
 		if err = c.handshake(ctx); err != nil {
 			return
@@ -141,33 +149,68 @@ func (c *conn) Serve(ctx context.Context) {
 		c.began = time.Now()
 		ctx, err = c.open(ctx)
 	}
+	if c.cfg.framing.Mode == ModeMLLPv2 {
+		c.r2 = &release2{client: c.client()}
+	}
 	for err == nil {
-		if err = c.dismissed(); err != nil {
-			return
-		}
-		var text []byte
-		text, err = c.rd.next()
-		if c.received && !c.told {
-			var refused error
-			if ctx, refused = c.open(ctx); refused != nil {
-				err = refused
-				return
-			}
-		}
-		c.idleSince = time.Time{}
-		if err == nil {
-			c.skipped(ctx)
-			c.likely = max(len(text), c.likely-c.likely/8)
-			c.setBusy(true)
-			err = c.message(ctx, text)
-		} else {
-			err = c.badFrame(ctx, text, err)
+		if err = c.dismissed(); err == nil {
+			ctx, err = c.next(ctx)
 		}
 	}
 }
 
+// next reads and answers a message, and returns the context of the ones to come.
+// The error is nil if the connection can go on. It needs little of the stack, of
+// which thousands of connections that wait have 4 KiB each, as long as it, and
+// what it calls, fit.
+func (c *conn) next(ctx context.Context) (context.Context, error) {
+	var (
+		text []byte
+		err  error
+	)
+	if c.cfg.stream != nil {
+		text, err = c.rd.begin(&c.body.pieces)
+	} else {
+		text, err = c.rd.next()
+	}
+	if c.received && !c.told {
+		var refused error
+		if ctx, refused = c.open(ctx); refused != nil {
+			return ctx, refused
+		}
+	}
+	c.idleSince = time.Time{}
+	if err == nil {
+		c.skipped(ctx)
+		c.setBusy(true)
+	}
+	switch {
+	case c.r2 != nil:
+		return ctx, c.block(ctx, text, err)
+	case err != nil:
+		return ctx, c.badFrame(ctx, text, err)
+	case c.cfg.stream != nil:
+		err = c.streamed(ctx, text)
+	default:
+		c.likely = max(len(text), c.likely-c.likely/8)
+		err = c.message(ctx, text)
+	}
+	if err == nil && !c.cfg.keepOpen {
+		return ctx, c.endOfOne()
+	}
+	return ctx, err
+}
+
+// endOfOne ends a connection that carries one message only.
+func (c *conn) endOfOne() error {
+	c.gentle = true
+	return &closeError{reason: ReasonNotKeptOpen}
+}
+
 // open tells of the connection, once there is something on it, and returns the
 // context of all that follows.
+//
+//go:noinline // see next
 func (c *conn) open(ctx context.Context) (context.Context, error) {
 	c.told = true
 	c.cfg.tell(ctx, Event{Kind: EventOpened, RemoteAddr: c.req.RemoteAddr, ProxyAddr: c.req.ProxyAddr, TLS: c.req.TLS})

@@ -59,6 +59,10 @@ type Dialer struct {
 	// becomes the host that is dialed.
 	TLSConfig *tls.Config
 
+	// Framing is how messages are told apart, which must be as the receiver has
+	// it. The zero value is MLLP release 1.
+	Framing Framing
+
 	DialTimeout      time.Duration // for resolving the name and connecting; 0: 10 s
 	HandshakeTimeout time.Duration // for the TLS handshake; 0: 10 s
 
@@ -163,12 +167,10 @@ func (m *Match) UnmarshalText(text []byte) error {
 	return errors.New(`mllp: match must be "controlID", "strict", "any" or "none"`)
 }
 
-// Transport returns "MLLPS" if connections use TLS, "MLLP" if not.
+// Transport returns "MLLPS" if connections use TLS, "MLLP" if not; with FRAME and
+// RAW, "TCP+TLS" and "TCP".
 func (d *Dialer) Transport() string {
-	if d.TLSConfig != nil || d.TLS != nil && d.TLS.Enabled {
-		return "MLLPS"
-	}
-	return "MLLP"
+	return d.Framing.transport(d.TLSConfig != nil || d.TLS != nil && d.TLS.Enabled)
 }
 
 // DialContext connects to addr, "host:port", on network, "tcp", "tcp4" or
@@ -210,16 +212,21 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendEr
 		return nil, sendErr
 	}
 	if config == nil {
-		return d.newConn(nc, nil), nil
+		if err := d.Framing.checkRaw(nc); err != nil {
+			_ = nc.Close()
+			return nil, refused(err)
+		}
+		return d.newConn(nc, nil, nil), nil
 	}
-	secured := tls.Client(nc, config)
+	wire := &farewell{Conn: nc}
+	secured := tls.Client(wire, config)
 	ctx, cancel := withTimeout(ctx, d.HandshakeTimeout, defaultHandshakeTimeout)
 	defer cancel()
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = nc.Close() // the handshake's error is the one that matters
 		return nil, handshakeError(err)
 	}
-	return d.newConn(nc, secured), nil
+	return d.newConn(nc, secured, wire), nil
 }
 
 // check returns the first contradiction in the settings.
@@ -241,9 +248,15 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: Dialer.Correlator is set, but not Dialer.Enhanced")
 	case d.LocalAddr != "" && d.NetDialer != nil:
 		return errors.New("mllp: Dialer.LocalAddr and NetDialer exclude each other")
+	case d.Window > 1 && (d.Framing.mode() == ModeMLLPv2 || d.Framing.mode() == ModeRAW || !d.Framing.keepOpen()):
+		return errors.New("mllp: with MLLPv2, RAW and connections for one message, Dialer.Window must be 1")
+	case d.Framing.mode() == ModeMLLPv2 && (d.Enhanced || d.Match == MatchNone):
+		return errors.New("mllp: with MLLPv2, whose commits are an acknowledgement of their own, neither Dialer.Enhanced nor MatchNone can be used")
 	}
-	_, err := d.localAddr()
-	return err
+	if _, err := d.localAddr(); err != nil {
+		return err
+	}
+	return d.Framing.Validate()
 }
 
 // tlsConfig returns the configuration for a connection to host, nil for none.

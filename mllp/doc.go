@@ -1,5 +1,5 @@
 // Package mllp carries HL7 version 2 messages over TCP, in the frames of MLLP
-// release 1, with TLS (MLLPS) or without.
+// release 1, or in others (see Framing), with TLS (MLLPS) or without.
 //
 //	0B  M S H | ^ ~ \ & | ...  0D  P I D | ...  0D  1C 0D
 //	VT  the message, its segments ended by CR       FS CR
@@ -95,6 +95,35 @@
 //
 // [Client.Health] tells whether a person must see to it.
 //
+// # Framing
+//
+// [Framing], the same at both ends, is what tells messages apart. Nothing in the
+// bytes says which it is, so nothing is guessed; a peer that shows that it is set
+// otherwise is named in an event or an error.
+//
+//   - MLLP, release 1: the zero value.
+//   - MLLPv2, release 2: each frame is answered by one that holds 06 alone, when
+//     the receiver has it safe, or 15, when it has not; then by the HL7
+//     acknowledgement, which the other side answers 06 in turn. A frame that is
+//     not answered is sent again, the same bytes, a few times; a Server knows it
+//     by its control ID and bytes, and gives its answer of the first time. A
+//     handler that returns AR has judged the message: 06, and AR. All other
+//     failures, AE too, are 15.
+//   - FRAME: bytes of the user's choice before and after each message, in the
+//     notation of Mirth: see [ParseFrameBytes].
+//   - RAW: no frame. A message ends with the stream, with silence, with LF or after
+//     a number of bytes; replies have no frame either. Without a frame nothing
+//     shows that a message is whole. What can be known is used: over TLS an end
+//     of the stream that the peer did not announce (close_notify) is not taken
+//     for that of a message, unless Framing.AllowUnverifiedEnd says so.
+//
+// # Long messages
+//
+// A [Handler] gets a message in memory. Server.Stream, in its place, gets it as an
+// io.Reader while it arrives, with its first segment parsed: a document of 200
+// MB in an OBX segment then takes 40 KiB. What is cut off or too long ends with an
+// error in place of io.EOF, and is never acknowledged with AA.
+//
 // # TLS
 //
 // Both ends take a [tlsprops.TlsProperties], or a *tls.Config in its place. A Server
@@ -152,6 +181,5 @@
 //
 // # Limitations
 //
-// Release 2 of MLLP, with its commit acknowledgements, is recognised and
-// reported, not spoken. HL7 version 2 in XML is not acknowledged.
+// HL7 version 2 in XML is not acknowledged.
 package mllp

@@ -109,7 +109,7 @@ func (x *exchange) concludeEnhanced(ctx context.Context, o *outcome) error {
 			commit.reply = o.reply
 		}
 		code, err = x.send(ctx, &commit)
-	} else if x.recording != nil {
+	} else if x.memo != nil && x.memo.Replay != nil {
 		x.record(ctx, nil)
 	}
 	x.report(ctx, EventMessage, code, o)
@@ -252,6 +252,37 @@ func (s *Server) validateAcks() error {
 	if s.Responder != nil {
 		if err := s.Responder.validate(); err != nil {
 			return err
+		}
+	}
+	return s.validateTogether()
+}
+
+// validateTogether returns the first of two settings that exclude each other.
+func (s *Server) validateTogether() error {
+	splits := s.Batches == PolicyPerMessage || s.Batches == PolicyBatch || s.Batches == PolicyLast
+	for _, pair := range []struct {
+		wrong       bool
+		field, with string
+	}{
+		// Release 2 has commits and a memory of answers of its own.
+		{s.Enhanced, "Enhanced", "MLLPv2"},
+		{s.Application != nil, "Application", "MLLPv2"},
+		{s.Responder != nil, "Responder", "MLLPv2"},
+		{s.Replay != nil, "Replay", "MLLPv2"},
+		{s.Key != nil, "Key", "MLLPv2"},
+		{splits, "Batches", "MLLPv2"},
+		// Of a stream nobody has the whole.
+		{s.Application != nil, "Application", "Stream"},
+		{s.Replay != nil, "Replay", "Stream"},
+		{s.Key != nil, "Key", "Stream"},
+		{splits, "Batches", "Stream"},
+		{len(s.Senders) > 0 && (s.Batches == PolicyDeliver || s.MultipleMSH == PolicyDeliver), "Senders, and Batches or MultipleMSH deliver,", "Stream"},
+		{s.Key != nil, "Key", "connections for one message"},
+	} {
+		applies := pair.with == "MLLPv2" && s.Framing.mode() == ModeMLLPv2 || pair.with == "Stream" && s.Stream != nil ||
+			pair.with == "connections for one message" && !s.Framing.keepOpen()
+		if pair.wrong && applies {
+			return fmt.Errorf("mllp: Server.%s cannot be used with %s", pair.field, pair.with)
 		}
 	}
 	return nil

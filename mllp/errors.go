@@ -80,7 +80,7 @@ var (
 type SendError struct {
 	Outcome Outcome // never Acked or Sent
 	AckCode AckCode // what the receiver answered; "" unless Outcome is Nacked
-	Err     error   // why; nil if Outcome is Nacked
+	Err     error   // why; nil if Outcome is Nacked, unless by the 15 of MLLP release 2
 
 	// permanent tells that the reason lies in the message or in the
 	// configuration, and not in the peer's or the network's state.

@@ -29,6 +29,7 @@ const (
 	EventRejected         EventKind = "rejected"          // answered, by policy, without the handler [why]; Code, Bytes, Offset
 	EventBadFrame         EventKind = "bad_frame"         // a frame was discarded [why]; Bytes, Offset, Code if it was answered
 	EventTolerated        EventKind = "tolerated"         // a frame with a flaw was accepted [which]; Bytes, Offset, in Detail the field
+	EventRepeated         EventKind = "repeated"          // with MLLPv2: a message that came again got its answer again; Bytes, Offset
 	EventSkipped          EventKind = "skipped"           // bytes outside of frames [junk, or none for white space]; Bytes, Offset
 	EventHandlerFailed    EventKind = "handler_failed"    // the handler returned an error, did not return in time, or panicked [timeout, panic]
 	EventAckUndeliverable EventKind = "ack_undeliverable" // an answer may not have arrived, so the message may come again; ControlID, Code, Err
@@ -44,7 +45,7 @@ type Event struct {
 	Bytes      int64         // length of the text or of the bytes concerned
 	Offset     int64         // where in the stream of the connection they begin
 	Duration   time.Duration // see the kind
-	Code       AckCode       // that was sent, or ""; with a Client, that came
+	Code       AckCode       // that was sent, or "", CE for the 15 of MLLP release 2; with a Client, that came
 	Outcome    Outcome       // for message_ended
 	ControlID  string        // of the message, for ack_undeliverable
 	Detail     string        // words from a fixed list, or a type's name
@@ -127,7 +128,7 @@ func (e *Event) level() slog.Level {
 		return slog.LevelInfo
 	case EventClosed:
 		switch e.Reason {
-		case ReasonPeerClosed, ReasonShutdown, ReasonDone:
+		case ReasonPeerClosed, ReasonShutdown, ReasonDone, ReasonNotKeptOpen:
 		default:
 			return slog.LevelWarn
 		}
@@ -140,7 +141,7 @@ func (e *Event) level() slog.Level {
 			return slog.LevelWarn
 		}
 		return slog.LevelInfo
-	case EventOpened, EventProbe, EventMessage, EventApplication, EventReplayed, EventDialed, EventMessageBegun:
+	case EventOpened, EventProbe, EventMessage, EventApplication, EventReplayed, EventRepeated, EventDialed, EventMessageBegun:
 	}
 	return slog.LevelDebug
 }

@@ -6,8 +6,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"slices"
-	"strings"
 )
 
 // The three bytes of MLLP release 1 (HL7 Version 3 Standard: Transport
@@ -23,9 +21,10 @@ const (
 	defaultMaxJunk    = 4 << 10
 	// idleBuffer is the size of a buffer that waits for a frame: most messages fit,
 	// and it is what thousands of idle connections cost most of.
-	idleBuffer = 2 << 10
-	// lookahead is how many bytes after the longest message the buffer must hold
-	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|".
+	idleBuffer = 1536
+	// lookahead is how many bytes beside the longest message the buffer must hold
+	// to tell its end from a stray FS: VT, FS, VT, a byte order mark, "MSH|". Bytes
+	// of the user's that begin or end a frame come on top of that.
 	lookahead = 16
 	// scanBlock is how much is searched for one byte before it is searched for the
 	// next, so that it stays in the processor's first cache.
@@ -58,16 +57,24 @@ type Reader struct {
 	limit     int64
 	junkLimit int64
 	findMSH   bool // set frame.second
+	shape     shape
+	pre       int // length of what stands before the text in buf: VT, or start
+	// with shapeFrame
+	start, stop []byte
+	length      int64 // with shapeLength
+	trusting    bool  // an unverified end of the stream ends a message
 
-	// buf[r:w] is received and not consumed. In a frame, buf[r] is its VT.
+	// buf[r:w] is received and not consumed. In a frame, buf[r+pre] is where its
+	// text begins, or, if it is read in pieces, goes on.
 	buf  []byte
 	r, w int
 	off  int64 // offset in the stream of buf[r]
 
-	in     bool // a frame has begun
-	fs, vt int  // buf[r:r+fs] holds no FS that ends the frame, buf[r:r+vt] no VT that begins one
-	msh    int  // buf[r:r+msh] has been searched for a second MSH
-	last   int  // bytes to consume at the next call
+	in     bool    // a frame has begun
+	fs, vt int     // buf[r:r+fs] holds no FS (or stop) that ends the frame, buf[r:r+vt] no VT (or start) that begins one
+	msh    int     // buf[r:r+msh] has been searched for a second MSH
+	last   int     // bytes to consume at the next call
+	pieces *pieces // nil: the frame is returned in one
 
 	head  [16]byte // first bytes of the stream while no frame has begun
 	heads int      // how many; -1: a frame has begun
@@ -82,6 +89,7 @@ type frame struct {
 	junkAt    int64 // where those begin
 	blank     bool  // they are white space and NUL alone
 	missingCR bool
+	unsure    bool // the stream ended it, over TLS and without close_notify
 	stray     bool // VT or FS in the text
 	second    bool // another segment begins as the first does: MSH and the same separators
 }
@@ -92,7 +100,7 @@ func NewReader(r io.Reader, limit int64) *Reader {
 	if limit == 0 {
 		limit = defaultMaxMessage
 	}
-	return &Reader{src: r, limit: min(limit, math.MaxInt-lookahead), junkLimit: defaultMaxJunk}
+	return &Reader{src: r, limit: min(limit, greatestLimit), junkLimit: defaultMaxJunk, pre: 1}
 }
 
 // Next returns the text of the next frame, which is valid until the next call.
@@ -112,10 +120,7 @@ func (r *Reader) next() ([]byte, error) {
 	if r.limit < 0 {
 		return nil, &FrameError{Reason: ReasonInvalidLimit, Detail: "negative"}
 	}
-	r.r += r.last
-	r.off += int64(r.last)
-	r.last, r.in = 0, false
-	r.frame = frame{blank: true, junkAt: r.off}
+	r.consume()
 	for {
 		text, err := r.scan()
 		if text != nil || err != nil {
@@ -128,70 +133,36 @@ func (r *Reader) next() ([]byte, error) {
 	}
 }
 
+// consume forgets the last frame.
+func (r *Reader) consume() {
+	r.r += r.last
+	r.off += int64(r.last)
+	r.last, r.in, r.pieces = 0, false, nil
+	r.frame = frame{blank: true, junkAt: r.off}
+}
+
 // scan looks at what has been received since it was last called. It returns nil
 // and nil if it needs more.
 func (r *Reader) scan() ([]byte, error) {
-	if !r.in {
-		if ok, err := r.seek(); !ok {
-			return nil, err
-		}
+	switch r.shape {
+	case shapeMLLP, shapeMLLPv2:
+		return r.scanMLLP()
+	case shapeFrame:
+		return r.scanCustom()
+	case shapeEOF, shapeIdle, shapeLength, shapeNewline:
 	}
-	data := r.buf[r.r:r.w]
-	for {
-		end, found := min(len(data), r.fs+scanBlock), false
-		if i := bytes.IndexByte(data[r.fs:end], fs); i >= 0 {
-			end, found = r.fs+i, true
-		}
-		if r.findMSH {
-			r.secondMSH(data[:end])
-		}
-		for r.vt < end {
-			i := bytes.IndexByte(data[r.vt:end], vt)
-			if i < 0 {
-				r.vt = end
-				break
-			}
-			r.vt += i
-			switch beginsMessage(data[r.vt+1:]) {
-			case yes:
-				return r.cutOff(r.vt)
-			case unknown: // so the data ends here
-				return r.more(r.vt)
-			case no:
-				r.frame.stray = true
-				r.vt++
-			}
-		}
-		r.fs = end
-		if !found && end < len(data) {
-			continue
-		}
-		if !found || end+1 == len(data) {
-			return r.more(end)
-		}
-		switch data[end+1] {
-		case cr:
-			return r.whole(end, end+2)
-		case vt:
-			switch beginsMessage(data[end+2:]) {
-			case yes:
-				r.frame.missingCR = true
-				return r.whole(end, end+1)
-			case unknown:
-				return r.more(end)
-			case no:
-			}
-		}
-		r.frame.stray = true
-		r.fs++
-	}
+	return r.scanRaw()
 }
 
 // secondMSH looks on for a segment in data that begins as the first one does, up
 // to the second encoding character, mostly ~. That is rare in most messages, so
 // the search for it runs at the speed of memory.
 func (r *Reader) secondMSH(data []byte) {
-	first := bytes.TrimPrefix(data[1:], utf8BOM)
+	first := data[r.pre:]
+	if r.pieces != nil && r.pieces.gone > 0 {
+		first = r.pieces.first
+	}
+	first = bytes.TrimPrefix(first, utf8BOM)
 	const known = len("MSH|^~")
 	if len(first) < known {
 		return
@@ -210,73 +181,92 @@ func (r *Reader) secondMSH(data []byte) {
 	r.msh = len(data)
 }
 
-// seek skips to the next VT.
-func (r *Reader) seek() (bool, error) {
-	data := r.buf[r.r:r.w]
-	n := bytes.IndexByte(data, vt)
-	found := n >= 0
-	if !found {
-		n = len(data)
+// skip consumes bytes that belong to no frame.
+func (r *Reader) skip(data []byte) error {
+	if len(data) == 0 {
+		return nil
 	}
-	if n > 0 {
-		if r.heads >= 0 {
-			r.heads += copy(r.head[r.heads:], data[:n])
-			if name := otherProtocol(r.head[:r.heads]); name != "" {
-				return false, r.fail(&FrameError{Reason: ReasonWrongProtocol, Detail: name})
-			}
+	if r.heads >= 0 {
+		r.heads += copy(r.head[r.heads:], data)
+		if name := otherProtocol(r.head[:r.heads]); name != "" {
+			return r.fail(&FrameError{Reason: ReasonWrongProtocol, Detail: name})
 		}
-		r.frame.blank = r.frame.blank && isBlank(data[:n])
-		r.frame.junk += int64(n)
-		if r.frame.junk > r.junkLimit {
-			return false, r.fail(&FrameError{Reason: ReasonPreambleTooLong, Offset: r.frame.junkAt, Limit: r.junkLimit})
-		}
-		r.r += n
-		r.off += int64(n)
 	}
-	if found {
-		r.in, r.fs, r.vt, r.msh, r.heads = true, 1, 1, 1, -1
-		r.frame.offset = r.off
+	r.frame.blank = r.frame.blank && isBlank(data)
+	r.frame.junk += int64(len(data))
+	if r.frame.junk > r.junkLimit {
+		return r.fail(&FrameError{Reason: ReasonPreambleTooLong, Offset: r.frame.junkAt, Limit: r.junkLimit})
 	}
-	return found, nil
+	r.r += len(data)
+	r.off += int64(len(data))
+	return nil
 }
 
-// more says that the end of the frame has not come, and that its first n bytes,
-// VT and text, surely belong to it.
+// enter begins the frame that comes after junk.
+func (r *Reader) enter(junk []byte) (bool, error) {
+	if err := r.skip(junk); err != nil {
+		return false, err
+	}
+	r.in, r.heads = true, -1
+	r.fs, r.vt, r.msh = r.pre, r.pre, r.pre
+	r.frame.offset = r.off
+	return true, nil
+}
+
+// lengthAt is how long the text is if it ends at n.
+func (r *Reader) lengthAt(n int) int64 {
+	if r.pieces != nil {
+		return r.pieces.gone + int64(n-r.pre)
+	}
+	return int64(n - r.pre)
+}
+
+// more says that the end of the frame has not come, and that its first n bytes
+// surely belong to it.
 func (r *Reader) more(n int) ([]byte, error) {
-	if int64(n-1) > r.limit {
+	if r.lengthAt(n) > r.limit {
 		return r.tooLarge()
+	}
+	if r.pieces != nil {
+		r.pieces.sure = n
 	}
 	return nil, nil
 }
 
-// whole ends the frame whose FS is at end.
+// whole ends the frame whose text ends at end.
 func (r *Reader) whole(end, consumed int) ([]byte, error) {
-	text := r.buf[r.r+1 : r.r+end]
+	text := r.buf[r.r+r.pre : r.r+end]
 	r.last = consumed
+	n := r.lengthAt(end)
 	switch {
-	case int64(len(text)) > r.limit:
+	case n > r.limit:
 		return r.tooLarge()
-	case len(text) == 1 && (text[0] == 0x06 || text[0] == 0x15):
+	case n > int64(len(text)): // its beginning was looked at before
+	case r.shape == shapeMLLP && isCommit(text):
 		return text, &FrameError{Reason: ReasonMLLPR2, Offset: r.off, Length: 1, Detail: "the peer uses MLLP release 2"}
 	case isBlank(text):
-		return text, &FrameError{Reason: ReasonEmpty, Offset: r.off, Length: int64(len(text))}
+		return text, &FrameError{Reason: ReasonEmpty, Offset: r.off, Length: n}
 	}
 	return text, nil
 }
 
 // cutOff ends the frame in which, at n, another one begins.
 func (r *Reader) cutOff(n int) ([]byte, error) {
-	text := r.buf[r.r+1 : r.r+n]
+	text := r.buf[r.r+r.pre : r.r+n]
 	r.last = n
-	if int64(len(text)) > r.limit {
+	length := r.lengthAt(n)
+	if length > r.limit {
 		return r.tooLarge()
 	}
-	return text, &FrameError{Reason: ReasonTruncated, Offset: r.off, Length: int64(len(text)), Detail: "another message begins in it"}
+	return text, &FrameError{Reason: ReasonTruncated, Offset: r.frame.offset, Length: length, Detail: "another message begins in it"}
 }
 
 func (r *Reader) tooLarge() ([]byte, error) {
-	text := r.buf[r.r+1 : r.r+1+int(r.limit)]
-	return text, r.fail(&FrameError{Reason: ReasonTooLarge, Offset: r.off, Limit: r.limit})
+	var text []byte
+	if r.pieces == nil {
+		text = r.buf[r.r+r.pre : r.r+r.pre+int(r.limit)]
+	}
+	return text, r.fail(&FrameError{Reason: ReasonTooLarge, Offset: r.frame.offset, Limit: r.limit})
 }
 
 // fail ends the stream with an error of its own.
@@ -292,6 +282,10 @@ func (r *Reader) end() ([]byte, error) {
 		return nil, r.err
 	}
 	if !r.in {
+		if errors.Is(r.err, errNoCommit) {
+			r.err = nil
+			return nil, errNoCommit
+		}
 		if errors.Is(r.err, io.EOF) {
 			return nil, io.EOF
 		}
@@ -304,8 +298,11 @@ func (r *Reader) end() ([]byte, error) {
 		r.frame.missingCR = true
 		return r.whole(r.fs, r.fs+1)
 	}
-	text := r.buf[r.r+1 : r.w]
-	e := &FrameError{Reason: ReasonTruncated, Offset: r.off, Length: int64(len(text)), Err: r.err}
+	if text, ended, err := r.endRaw(); ended {
+		return text, err
+	}
+	text := r.buf[min(r.r+r.pre, r.w):r.w]
+	e := &FrameError{Reason: ReasonTruncated, Offset: r.frame.offset, Length: r.lengthAt(r.w - r.r), Err: r.err}
 	if errors.Is(r.err, io.EOF) {
 		e.Err = io.ErrUnexpectedEOF
 	}
@@ -315,9 +312,6 @@ func (r *Reader) end() ([]byte, error) {
 	}
 	return text, r.fail(e)
 }
-
-// pendingFS reports whether a frame is whole but for the CR after its FS.
-func (r *Reader) pendingFS() bool { return r.in && r.fs == r.w-r.r-1 && r.buf[r.w-1] == fs }
 
 // fill reads once, and leaves an error in r.err.
 func (r *Reader) fill() {
@@ -350,10 +344,16 @@ func (r *Reader) fill() {
 	r.err = io.ErrNoProgress
 }
 
+// longest is what the longest allowed frame takes in the buffer.
+func (r *Reader) longest() int { return int(r.limit) + lookahead + len(r.start) + len(r.stop) }
+
+// greatestLimit is the limit that none can exceed.
+const greatestLimit = math.MaxInt - lookahead - 2*maxFrameBytes
+
 // grow moves data, which is part of the buffer, to a buffer of n bytes, or of as
 // many as the longest allowed frame takes.
 func (r *Reader) grow(data []byte, n int) (err error) {
-	n = int(min(int64(n), r.limit+lookahead))
+	n = min(n, r.longest())
 	var buf []byte
 	if r.mem == nil {
 		buf = make([]byte, n)
@@ -363,93 +363,4 @@ func (r *Reader) grow(data []byte, n int) (err error) {
 	}
 	r.buf = buf
 	return nil
-}
-
-// AppendFrame appends to dst the frame that carries msg and returns the extended
-// slice, to be sent with one Write. MLLP has no way to escape its own bytes: a
-// message that holds a VT, or an FS before a CR, or nothing but white space,
-// would arrive as something else, and is refused with a *FrameError. dst is then
-// returned as it was.
-func AppendFrame(dst, msg []byte) ([]byte, error) {
-	start := len(dst)
-	dst = append(slices.Grow(dst, len(msg)+3), vt)
-	dst = append(dst, msg...)
-	return endFrame(dst, start)
-}
-
-// endFrame ends the frame whose VT is at dst[start].
-func endFrame(dst []byte, start int) ([]byte, error) {
-	msg := dst[start+1:]
-	if i := bytes.IndexByte(msg, vt); i >= 0 {
-		return dst[:start], &FrameError{Reason: ReasonStrayControl, Offset: int64(i), Length: 1, Detail: "the message holds a VT"}
-	}
-	for i := 0; ; i++ {
-		n := bytes.IndexByte(msg[i:], fs)
-		if n < 0 {
-			break
-		}
-		if i += n; i+1 < len(msg) && msg[i+1] == cr {
-			return dst[:start], &FrameError{Reason: ReasonStrayControl, Offset: int64(i), Length: 2, Detail: "the message holds FS CR"}
-		}
-	}
-	if isBlank(msg) {
-		return dst[:start], &FrameError{Reason: ReasonEmpty, Length: int64(len(msg))}
-	}
-	if len(msg) == 1 && (msg[0] == 0x06 || msg[0] == 0x15) {
-		return dst[:start], &FrameError{Reason: ReasonMLLPR2, Length: 1}
-	}
-	return append(dst, fs, cr), nil
-}
-
-// answer is a decision that may need more bytes.
-type answer int
-
-const (
-	no answer = iota
-	yes
-	unknown
-)
-
-// beginsMessage tells whether data begins as a message or a batch does: a byte
-// order mark or none, MSH, FHS or BHS, and a field separator.
-func beginsMessage(data []byte) answer {
-	if n := min(len(data), len(utf8BOM)); bytes.HasPrefix(utf8BOM, data[:n]) {
-		if n < len(utf8BOM) {
-			return unknown
-		}
-		data = data[n:]
-	}
-	switch head := string(data[:min(len(data), 3)]); {
-	case !strings.HasPrefix("MSH", head) && !strings.HasPrefix("FHS", head) && !strings.HasPrefix("BHS", head):
-		return no
-	case len(data) <= 3:
-		return unknown
-	case isSeparator(data[3]):
-		return yes
-	}
-	return no
-}
-
-// isSeparator reports whether c can be a field separator: a printable ASCII
-// character that is neither letter, digit nor space.
-func isSeparator(c byte) bool {
-	switch {
-	case c <= ' ' || c >= 0x7F:
-		return false
-	case '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z':
-		return false
-	}
-	return true
-}
-
-// isBlank reports whether b holds nothing but white space and NUL.
-func isBlank(b []byte) bool {
-	for _, c := range b {
-		switch c {
-		case ' ', '\t', '\r', '\n', 0:
-		default:
-			return false
-		}
-	}
-	return true
 }

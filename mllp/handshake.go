@@ -16,22 +16,9 @@ import (
 // errHandshake ends a connection whose handshake failed, of which has been told.
 var errHandshake = errors.New("mllp: TLS handshake failed")
 
-// countingConn tells a client that went away before its first byte from others.
-type countingConn struct {
-	net.Conn
-
-	received bool
-}
-
-func (c *countingConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.received = c.received || n > 0
-	return n, err
-}
-
 // handshake turns the connection into one with TLS.
 func (c *conn) handshake(ctx context.Context) error {
-	raw := &countingConn{Conn: c.raw}
+	raw := &farewell{Conn: c.raw}
 	secure := tls.Server(raw, c.cfg.tls)
 	generation := c.cfg.generation.Load()
 	var err error
@@ -49,7 +36,7 @@ func (c *conn) handshake(ctx context.Context) error {
 	}
 	if err == nil {
 		state := secure.ConnectionState()
-		c.net, c.req.TLS, c.req.Identity = secure, &state, c.cfg.identify(&state)
+		c.net, c.req.TLS, c.req.Identity, c.wire = secure, &state, c.cfg.identify(&state), raw
 		c.sender = c.cfg.sender(c.req.Identity)
 		if c.cfg.recheck {
 			c.verified.Store(&state)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"io"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -148,7 +149,7 @@ func TestTheIdentityIsThatOfTheVerifiedCertificate(t *testing.T) {
 			assert.Equal(t, client.Cert.Raw, got.Certificate.Raw)
 			bare := *got
 			if bare.Serial != "" {
-				assert.Equal(t, client.Cert.SerialNumber.Text(16), bare.Serial)
+				assert.Equal(t, strings.ToUpper(client.Cert.SerialNumber.Text(16)), bare.Serial)
 			}
 			bare.Certificate, bare.Serial = (*x509.Certificate)(nil), ""
 			assert.Equal(t, tc.want, &bare)

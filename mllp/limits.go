@@ -26,7 +26,7 @@ func budgeted(n int) int64 {
 // leastBudget is what one message of n bytes can take: the buffer that holds it
 // and, while that is filled from it, the one before.
 func leastBudget(n int64) int64 {
-	return (n + lookahead) / 2 * 5 // each up to a quarter more than asked for
+	return (n + lookahead + 2*maxFrameBytes) / 2 * 5 // each up to a quarter more than asked for
 }
 
 // A budget of bytes that all connections share, and of which those from one

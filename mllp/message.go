@@ -13,16 +13,13 @@ import (
 type exchange struct {
 	*conn
 
-	r         *Request
-	offset    int64    // of the frame
-	asked     asked    // the acknowledgements that the message asks for
-	out       []byte   // of the last acknowledgement, to be used again
-	recording *Replay  // nil: what is answered is not recorded
-	recorded  bool     // recording is in the store
-	key       ReplayID // of recording
-	held      bool     // repetitions of key wait
-	answers   *answers // nil: they are written
-	job       *job     // nil: run by the connection's own goroutine, while nothing else is in hand
+	r       *Request
+	offset  int64    // of the frame
+	asked   asked    // the acknowledgements that the message asks for
+	out     []byte   // of the last acknowledgement, to be used again
+	memo    *memo    // of a message that may be repeated; nil: none is in hand
+	answers *answers // nil: they are written
+	job     *job     // nil: run by the connection's own goroutine, while nothing else is in hand
 }
 
 // A refusal is why a message does not reach the handler.
@@ -35,15 +32,22 @@ type refusal struct {
 
 // check sets what the Request says of the message, and decides on it.
 func (x *exchange) check(ctx context.Context, text []byte) (no refusal) {
+	x.r.Message, x.r.Flags, x.offset = text, 0, x.rd.frame.offset
+	return x.weigh(x.parse(ctx, text) == nil)
+}
+
+// weigh decides on a message by its header, if it has one, and by the flaws of
+// its frame.
+func (x *exchange) weigh(isHL7 bool) (no refusal) {
 	r, cfg, frame := x.r, x.cfg, &x.rd.frame
-	r.Message, r.Flags, x.offset = text, 0, frame.offset
+	text := r.Message
 	refuse := func(flag Flags, policy Policy, reason Reason, text string) {
 		r.Flags |= flag
 		if policy != PolicyDeliver && no.policy == "" {
 			no = refusal{policy: policy, reason: reason, text: text}
 		}
 	}
-	if x.parse(ctx, text) != nil {
+	if !isHL7 {
 		policy, reason := cfg.notHL7, ReasonNotHL7
 		if bytes.HasPrefix(bytes.TrimLeft(bytes.TrimPrefix(text, utf8BOM), " \t\r\n"), []byte("<")) {
 			reason = ReasonXMLNotEnabled
@@ -59,6 +63,9 @@ func (x *exchange) check(ctx context.Context, text []byte) (no refusal) {
 	}
 	if frame.missingCR {
 		refuse(MissingCR, strict, ReasonMissingCR, "frame has no final CR")
+	}
+	if frame.unsure {
+		r.Flags |= UnverifiedEnd // only with Framing.AllowUnverifiedEnd
 	}
 	if frame.stray {
 		refuse(StrayControl, strict, ReasonStrayControl, "frame holds VT or FS")
@@ -103,7 +110,8 @@ func (x *exchange) parse(ctx context.Context, text []byte) error {
 	h := &r.Header
 	var ofAck AckCode // that the message is
 	if h.IsAck() {
-		if msa, err := findMSA(text); !errors.Is(err, errNoMSA) {
+		// Of a stream only the first segment is known: better no answer than one to an answer.
+		if msa, err := findMSA(text); !errors.Is(err, errNoMSA) || x.cfg.stream != nil {
 			r.Flags |= IsAck
 			ofAck = msa.code
 		}
@@ -126,6 +134,18 @@ func (x *exchange) tolerate(ctx context.Context, reason Reason, detail string) {
 	x.cfg.tell(ctx, e)
 }
 
+// tolerateFlaws tells of the flaws of the frame.
+func (x *exchange) tolerateFlaws(ctx context.Context) {
+	switch flags := x.r.Flags; {
+	case flags&UnverifiedEnd != 0:
+		x.tolerate(ctx, ReasonUnverifiedEnd, "")
+	case flags&MissingCR != 0:
+		x.tolerate(ctx, ReasonMissingCR, "")
+	case flags&StrayControl != 0:
+		x.tolerate(ctx, ReasonStrayControl, "")
+	}
+}
+
 // message deals with a whole frame. It returns nil if the connection can go on.
 func (c *conn) message(ctx context.Context, text []byte) error {
 	x := &c.own
@@ -143,7 +163,11 @@ func (c *conn) message(ctx context.Context, text []byte) error {
 
 // take deals with a message that has been checked.
 func (x *exchange) take(ctx context.Context, no refusal) error {
-	err := x.settle(ctx, no)
+	return x.counted(x.settle(ctx, no))
+}
+
+// counted counts a message that is dealt with, unless err says that it is not.
+func (x *exchange) counted(err error) error {
 	if err == nil && x.draining.Load() && !x.evicted.Load() {
 		x.cfg.server.drain.finish()
 	}
@@ -155,13 +179,7 @@ func (x *exchange) settle(ctx context.Context, no refusal) error {
 	if no.policy != "" {
 		return x.refuse(ctx, no)
 	}
-	if x.r.Flags&(MissingCR|StrayControl) != 0 {
-		reason := ReasonStrayControl
-		if x.r.Flags&MissingCR != 0 {
-			reason = ReasonMissingCR
-		}
-		x.tolerate(ctx, reason, "")
-	}
+	x.tolerateFlaws(ctx)
 	if x.r.Flags&Batch != 0 && x.cfg.splitsBatches() {
 		return x.takeBatch(ctx)
 	}
@@ -179,8 +197,10 @@ func (x *exchange) refuse(ctx context.Context, no refusal) error {
 	switch no.policy {
 	case PolicyReject:
 		e.Code, err = x.turnDown(ctx, AR, no.text)
+		e.Code = x.said(e.Code)
 	case PolicyError:
 		e.Code, err = x.turnDown(ctx, AE, no.text)
+		e.Code = x.said(e.Code)
 	case PolicyClose, PolicyDeliver, PolicyResync, PolicyPerMessage, PolicyBatch, PolicyLast:
 	}
 	x.cfg.tell(ctx, e)
@@ -214,7 +234,7 @@ func (x *exchange) process(ctx context.Context) error {
 func (x *exchange) event(kind EventKind) Event {
 	return Event{
 		Kind: kind, RemoteAddr: x.r.RemoteAddr, TLS: x.r.TLS,
-		Bytes: int64(len(x.r.Message)), Offset: x.offset,
+		Bytes: max(int64(len(x.r.Message)), x.streamedBytes()), Offset: x.offset,
 	}
 }
 
@@ -243,7 +263,7 @@ func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 	case fe.Reason == ReasonTooLarge:
 		if x.quotable(ctx, text) {
 			if code, failed := x.turnDown(ctx, AR, "message too large"); failed == nil && code != "" {
-				e.Code, c.gentle = code, true
+				e.Code, c.gentle = c.said(code), true
 			}
 		}
 	case fe.Reason == ReasonTruncated && fe.Resumable():

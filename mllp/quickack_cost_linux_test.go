@@ -12,31 +12,28 @@ func TestOnlyForSendersOfPiecesAreTCPsAcknowledgementsHurried(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
-	conn, err := net.Dial("tcp", ln.Addr().String())
+	tcp, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
-	defer conn.Close()
+	defer tcp.Close()
 
-	var whole quickAck
+	var c conn
 	for _, n := range []int{255, 3, readChunk, 16} {
-		whole.after(n)
-		whole.before(conn)
+		c.inPieces(n)
+		assert.Nil(t, c.quick, "whole frames: no system call")
 	}
-	assert.Zero(t, whole.conn, "no system call")
-
-	var pieces quickAck
-	pieces.after(1)
-	pieces.before(conn)
-	assert.NotZero(t, pieces.conn)
+	c.inPieces(1)
+	require.NotNil(t, c.quick)
+	c.quick.before(tcp)
+	assert.NotZero(t, c.quick.conn)
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		pieces.after(253)
-		pieces.before(conn)
+		c.inPieces(253)
+		c.quick.before(tcp)
 	}))
 
 	var other quickAck // of a connection that is not TCP's
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	other.after(1)
 	other.before(a)
 	assert.Zero(t, other.conn)
 }

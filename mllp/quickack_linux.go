@@ -14,25 +14,17 @@ import (
 // off, on Linux by 40 ms, and both wait: for most of a second, over ten messages.
 //
 // A sender that writes frames whole has nothing of this, and pays nothing for
-// it: only where VT or FS CR come alone is a connection taken for one of the
-// others. The zero value is ready for use. It is owned by Serve.
+// it: only a connection on which VT or FS CR have come alone gets one (see
+// conn.inPieces). The zero value is ready for use. It is owned by Serve.
 type quickAck struct {
-	pieces bool // VT, FS CR or less has come alone, in this frame or an earlier one
-
 	conn syscall.RawConn // nil: not asked for yet, or not TCP
 	set  func(fd uintptr)
 }
-
-// after notes that n bytes have been read.
-func (q *quickAck) after(n int) { q.pieces = q.pieces || n <= 2 }
 
 // before is to be called before a read in the middle of a frame. The option does
 // not last (tcp(7), TCP_QUICKACK), so it is set every time; setting it sends the
 // acknowledgement that is due. A failure costs nothing but the delay.
 func (q *quickAck) before(conn net.Conn) {
-	if !q.pieces {
-		return
-	}
 	if q.set == nil {
 		q.set = func(fd uintptr) {
 			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)

@@ -7,5 +7,4 @@ import "net"
 // quickAck does nothing where there is no TCP_QUICKACK: see the one for Linux.
 type quickAck struct{}
 
-func (*quickAck) after(int)       {}
 func (*quickAck) before(net.Conn) {}

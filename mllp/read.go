@@ -2,6 +2,7 @@ package mllp
 
 import (
 	"errors"
+	"io"
 	"os"
 	"time"
 )
@@ -34,18 +35,24 @@ func (c *conn) Read(p []byte) (int, error) {
 				continue // Drain, recheck or fail may have come before, and its waking been undone
 			}
 		}
-		if c.rd.in {
+		if c.quick != nil && c.rd.in {
 			c.quick.before(c.raw)
 		}
 		n, err := c.net.Read(p[:min(len(p), readChunk)])
 		if n > 0 {
-			c.quick.after(n)
+			c.inPieces(n)
 			c.received = true
 			c.setBusy(true)
 			if c.lanes == nil { // beside others, it says nothing of the last one
 				c.unread.code = ""
 			}
+			if c.cfg.gap > 0 {
+				c.pauseAt = time.Now()
+			}
 			return n, err
+		}
+		if c.wire != nil && c.wire.cut && errors.Is(err, io.EOF) {
+			return 0, errUnverifiedEnd
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
@@ -54,6 +61,14 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err := c.net.SetReadDeadline(c.armed); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// inPieces looks at a read of n bytes: one that holds VT or FS CR alone shows
+// that the client writes frames in pieces.
+func (c *conn) inPieces(n int) {
+	if n <= 2 && c.quick == nil {
+		c.quick = new(quickAck)
 	}
 }
 
@@ -80,16 +95,23 @@ func (c *conn) deadline() (time.Time, error) {
 	if !want.IsZero() && !now.Before(want) {
 		return want, os.ErrDeadlineExceeded
 	}
+	if c.cfg.gap > 0 {
+		enough := c.pauseAt.Add(c.cfg.gap)
+		if !now.Before(enough) {
+			return enough, errGap
+		}
+		return earlier(want, enough), nil
+	}
 	if c.cfg.fsOnlyDelay <= 0 || !c.rd.pendingFS() {
-		c.fsAt = time.Time{}
+		c.pauseAt = time.Time{}
 		return want, nil
 	}
-	if c.fsAt.IsZero() {
-		c.fsAt = now
+	if c.pauseAt.IsZero() {
+		c.pauseAt = now
 	}
-	enough := c.fsAt.Add(c.cfg.fsOnlyDelay)
+	enough := c.pauseAt.Add(c.cfg.fsOnlyDelay)
 	if !now.Before(enough) {
-		c.fsAt = time.Time{}
+		c.pauseAt = time.Time{}
 		return enough, errFSOnly
 	}
 	return earlier(want, enough), nil
@@ -103,12 +125,21 @@ func (c *conn) frameDeadline(now time.Time) time.Time {
 	if c.cfg.frameTimeout <= 0 {
 		return time.Time{}
 	}
-	earned := time.Duration(c.rd.w-c.rd.r) * time.Second / slowestRate
+	earned := time.Duration(c.rd.lengthAt(c.rd.w-c.rd.r)) * time.Second / slowestRate
 	return c.frameBegan.Add(c.cfg.frameTimeout + earned)
 }
 
 // idleDeadline is deadline between frames.
 func (c *conn) idleDeadline() (want time.Time, err error) {
+	if c.r2 != nil && !c.r2.commitBy.IsZero() { // also while draining
+		if !time.Now().Before(c.r2.commitBy) {
+			return c.r2.commitBy, errNoCommit
+		}
+		if len(c.rd.buf) > freeBuffer && c.rd.r == c.rd.w {
+			return c.r2.commitBy, errGoIdle // others may need it meanwhile
+		}
+		return c.r2.commitBy, nil
+	}
 	if c.draining.Load() {
 		if c.looked {
 			return want, errDrained
@@ -120,7 +151,8 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 	if c.lanes != nil && c.lanes.pending.Load() > 0 {
 		c.idleSince = time.Time{}
 	}
-	large := len(c.rd.buf) > idleBuffer
+	// With FRAME the first bytes of a start may be waiting for the rest.
+	large := len(c.rd.buf) > idleBuffer && c.rd.r == c.rd.w
 	if !large && c.cfg.idleTimeout <= 0 {
 		return want, nil
 	}
@@ -162,7 +194,7 @@ func earlier(a, b time.Time) time.Time {
 // the size that the last frames had, and the large ones
 // from the budget.
 func (c *conn) resize(data []byte, n int) ([]byte, error) {
-	longest := int(c.rd.limit) + lookahead
+	longest := c.rd.longest()
 	if n > idleBuffer {
 		n = min(max(n, c.likely+3), longest)
 	}

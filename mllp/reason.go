@@ -37,6 +37,17 @@ const (
 	// ReasonMLLPR2 is a commit acknowledgement of MLLP release 2 (06 or 15 hex):
 	// the peer is set to release 2, this side to release 1.
 	ReasonMLLPR2 Reason = "mllp_r2"
+	// ReasonMLLPR1 means that the peer did not confirm a frame as MLLP release 2
+	// has it, but went on: it is set to release 1, this side to release 2.
+	ReasonMLLPR1 Reason = "mllp_r1"
+	// ReasonCommit means that with MLLP release 2 something else than 06 or 15 came
+	// in answer to a frame, or one that nothing was sent for.
+	ReasonCommit Reason = "commit"
+	// ReasonUnverifiedEnd is a RAW message over TLS whose end the peer did not
+	// announce: part of it may be missing.
+	ReasonUnverifiedEnd Reason = "unverified_end"
+	// ReasonWrongLength is a message to be sent that has not Framing.Length bytes.
+	ReasonWrongLength Reason = "wrong_length"
 	// ReasonTimeout means that a frame did not arrive whole in its time.
 	ReasonTimeout Reason = "timeout"
 	// ReasonReadFailed means that reading failed between two frames.
@@ -77,6 +88,7 @@ const (
 	ReasonWriteFailed         Reason = "write_failed"           // an acknowledgement could not be written
 	ReasonWriteTimeout        Reason = "write_timeout"          // the client did not read: Server.WriteTimeout
 	ReasonNoReply             Reason = "no_reply"               // the handler returned ErrNoReply
+	ReasonNotKeptOpen         Reason = "not_kept_open"          // answered, and Framing.KeepOpen is false
 	ReasonTooManyConns        Reason = "too_many_conns"         // Server.MaxConns
 	ReasonTooManyConnsOfHost  Reason = "too_many_conns_of_host" // Server.MaxConnsPerHost
 	ReasonEvicted             Reason = "evicted"                // it was idle, and another one took its place: Server.EvictIdle

@@ -1,6 +1,7 @@
 package mllp
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -17,8 +18,8 @@ type ReplayID [sha256.Size]byte
 // A Replay is what a ReplayStore remembers of a message that was accepted.
 type Replay struct {
 	Digest [sha256.Size]byte // SHA-256 of the message
-	// Acks are the frames that were answered, in their order: one, in enhanced
-	// mode none to two. They say nothing of the message but its control ID,
+	// Acks are the acknowledgements, without their frames, in their order: one, in
+	// enhanced mode none to two. They say nothing of the message but its control ID,
 	// unless the handler's own reply does.
 	Acks [][]byte
 }
@@ -105,21 +106,40 @@ func (x *exchange) replayID() ReplayID {
 	return sha256.Sum256(all)
 }
 
+// A memo is what there is to know of a message, beside itself, while it may be
+// repeated.
+type memo struct {
+	*Replay // to be recorded; nil: nothing is
+
+	id     ReplayID
+	stored bool // the Replay is in the store
+	held   bool // repetitions wait
+}
+
+// remembers tells whether an acknowledgement with this code is recorded: the
+// first that accepts the message, and what follows it.
+func (m *memo) remembers(code AckCode) bool {
+	return m.Replay != nil && (code.Accepted() || code == "" || m.stored)
+}
+
 // once is handle where messages may be repeated.
 func (x *exchange) once(ctx context.Context) error {
-	x.key = x.replayID()
+	m := &memo{id: x.replayID()}
 	waiting, cancel := ctx, context.CancelFunc(func() {})
 	if t := x.cfg.handlerTimeout; t > 0 {
 		waiting, cancel = context.WithTimeout(ctx, t)
 	}
 	defer cancel()
-	if !x.cfg.replays.enter(waiting, x.key) {
+	if !x.cfg.replays.enter(waiting, m.id) {
 		return x.conclude(ctx, &outcome{code: AE, text: "timeout"})
 	}
-	x.held = true
-	defer x.letGo()
+	x.memo, m.held = m, true
+	defer func() {
+		x.letGo()
+		x.memo = nil
+	}()
 	digest := sha256.Sum256(x.r.Message)
-	before, err := x.cfg.replay.Recall(waiting, x.key)
+	before, err := x.cfg.replay.Recall(waiting, m.id)
 	switch {
 	case err != nil:
 		o := x.judge(ctx, nil, err, time.Time{})
@@ -127,33 +147,32 @@ func (x *exchange) once(ctx context.Context) error {
 	case before != nil && before.Digest == digest:
 		return x.repeat(ctx, before)
 	case before != nil:
+		x.r.Flags |= DuplicateID
 		if policy := x.cfg.duplicateID; policy != PolicyDeliver {
-			x.r.Flags |= DuplicateID
 			return x.refuse(ctx, refusal{policy: policy, reason: ReasonDuplicateID, text: "duplicate control ID"})
 		}
-		x.r.Flags |= DuplicateID
 	}
-	x.recording, x.recorded = &Replay{Digest: digest}, false
-	defer func() { x.recording = nil }()
+	m.Replay = &Replay{Digest: digest}
 	return x.process(ctx)
 }
 
 // letGo lets a repetition of the message in hand go on.
 func (x *exchange) letGo() {
-	if x.held {
-		x.held = false
-		x.cfg.replays.leave(x.key)
+	if m := x.memo; m != nil && m.held {
+		m.held = false
+		x.cfg.replays.leave(m.id)
 	}
 }
 
 // record remembers that the message was accepted, and the frame that says so, if
 // there is one.
 func (x *exchange) record(ctx context.Context, frame []byte) {
-	x.recorded = true
+	m := x.memo
+	m.stored = true
 	if frame != nil {
-		x.recording.Acks = append(x.recording.Acks, append([]byte(nil), frame...))
+		m.Acks = append(m.Acks, bytes.Clone(x.cfg.replies.text(frame)))
 	}
-	if err := x.cfg.replay.Record(ctx, x.key, x.recording); err != nil {
+	if err := x.cfg.replay.Record(ctx, m.id, m.Replay); err != nil {
 		e := x.event(EventHandlerFailed)
 		e.Detail = typeName(err)
 		x.cfg.tell(ctx, e)
@@ -164,9 +183,14 @@ func (x *exchange) record(ctx context.Context, frame []byte) {
 func (x *exchange) repeat(ctx context.Context, before *Replay) error {
 	e := x.event(EventReplayed)
 	var err error
-	for _, frame := range before.Acks {
+	for _, text := range before.Acks {
+		var frame []byte
+		if frame, err = x.cfg.replies.AppendFrame(nil, text); err != nil {
+			err = &closeError{reason: ReasonWriteFailed, err: err} // recorded by a Server with another Framing
+			break
+		}
 		var code AckCode
-		if ack, parseErr := findMSA(frame[1 : len(frame)-2]); parseErr == nil {
+		if ack, parseErr := findMSA(text); parseErr == nil {
 			code = ack.code
 		}
 		if err = x.transmit(ctx, frame, code, time.Now()); err != nil {

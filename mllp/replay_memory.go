@@ -30,12 +30,12 @@ type MemoryReplay struct {
 	mu sync.Mutex
 	// guarded by mu
 	byID  map[ReplayID]*list.Element // of order
-	order list.List                  // of *remembered, oldest first
+	order list.List                  // of *replayEntry, oldest first
 	bytes int64
 }
 
-// remembered is an entry of a MemoryReplay.
-type remembered struct {
+// replayEntry is an entry of a MemoryReplay.
+type replayEntry struct {
 	Replay
 
 	id    ReplayID
@@ -52,12 +52,12 @@ func (m *MemoryReplay) Recall(_ context.Context, id ReplayID) (*Replay, error) {
 	if !ok {
 		return nil, nil //nolint:nilnil // as ReplayStore says
 	}
-	return &e.Value.(*remembered).Replay, nil
+	return &e.Value.(*replayEntry).Replay, nil
 }
 
 // Record remembers r. The error is always nil.
 func (m *MemoryReplay) Record(_ context.Context, id ReplayID, r *Replay) error {
-	entry := &remembered{
+	entry := &replayEntry{
 		Replay: Replay{Digest: r.Digest, Acks: slices.Clone(r.Acks)},
 		id:     id, at: time.Now(), bytes: replayOverhead,
 	}
@@ -82,7 +82,7 @@ func (m *MemoryReplay) Record(_ context.Context, id ReplayID, r *Replay) error {
 func (m *MemoryReplay) forget(now time.Time) {
 	entries, size, age := orDefault(m.MaxEntries, defaultReplayEntries), orDefault(m.MaxBytes, defaultReplayBytes), orDefault(m.MaxAge, defaultReplayAge)
 	for e := m.order.Front(); e != nil; e = m.order.Front() {
-		if (entries < 0 || m.order.Len() <= entries) && (size < 0 || m.bytes <= size) && (age < 0 || now.Sub(e.Value.(*remembered).at) <= age) {
+		if (entries < 0 || m.order.Len() <= entries) && (size < 0 || m.bytes <= size) && (age < 0 || now.Sub(e.Value.(*replayEntry).at) <= age) {
 			return
 		}
 		m.remove(e)
@@ -91,7 +91,7 @@ func (m *MemoryReplay) forget(now time.Time) {
 
 // remove removes an entry. The caller must hold mu.
 func (m *MemoryReplay) remove(e *list.Element) {
-	entry := m.order.Remove(e).(*remembered)
+	entry := m.order.Remove(e).(*replayEntry)
 	m.bytes -= entry.bytes
 	delete(m.byID, entry.id)
 }

@@ -66,6 +66,9 @@ func (r *Responder) validate() error {
 	case r.When != "" && r.When != RespondAlways && r.When != RespondOnRecovery:
 		return fmt.Errorf("mllp: Responder.When is %q: use always or recovery", r.When)
 	}
+	if r.dialer().Framing.mode() == ModeMLLPv2 {
+		return errors.New("mllp: Responder.Dialer cannot use MLLPv2")
+	}
 	return r.dialer().check()
 }
 
@@ -133,7 +136,7 @@ func (c *Conn) post(ctx context.Context, msg []byte) *SendError {
 	if err := c.takeTurn(ctx); err != nil {
 		return notSent(err)
 	}
-	frame, err := AppendFrame(nil, msg)
+	frame, err := c.framing.AppendFrame(nil, msg)
 	if err != nil {
 		return refused(err)
 	}
@@ -156,7 +159,7 @@ func (c *Conn) post(ctx context.Context, msg []byte) *SendError {
 // respond sends an answer by Server.Responder, and tells if it fails. The
 // connection of the message can go on in any case.
 func (x *exchange) respond(ctx context.Context, frame []byte, code AckCode) {
-	err := x.cfg.responder.respond(ctx, frame[1:len(frame)-2], func(err error, pause time.Duration) {
+	err := x.cfg.responder.respond(ctx, x.cfg.replies.text(frame), func(err error, pause time.Duration) {
 		e := x.event(EventRespondFailed)
 		e.Err, e.Duration, e.Code = err, pause, code
 		x.cfg.tell(ctx, e)

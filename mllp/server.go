@@ -89,14 +89,15 @@ type Flags uint16
 
 // The flags.
 const (
-	MissingCR    Flags = 1 << iota // the frame ended with FS alone
-	StrayControl                   // VT or FS in the text
-	MultipleMSH                    // more than one MSH segment, and no batch header
-	Batch                          // the text is a batch: FHS or BHS comes first; or a message of one
-	NoControlID                    // MSH-10 is empty
-	NotHL7                         // the text begins with none of MSH, FHS, BHS
-	IsAck                          // an acknowledgement: nothing is sent, but in enhanced mode a commit acknowledgement if it asks for one
-	DuplicateID                    // another message with this MSH-10 has been accepted: see Server.Replay
+	MissingCR     Flags = 1 << iota // the frame ended with FS alone
+	StrayControl                    // VT or FS in the text
+	MultipleMSH                     // more than one MSH segment, and no batch header
+	Batch                           // the text is a batch: FHS or BHS comes first; or a message of one
+	NoControlID                     // MSH-10 is empty
+	NotHL7                          // the text begins with none of MSH, FHS, BHS
+	IsAck                           // an acknowledgement: nothing is sent, but in enhanced mode a commit acknowledgement if it asks for one
+	DuplicateID                     // another message with this MSH-10 has been accepted: see Server.Replay
+	UnverifiedEnd                   // the message may not be whole: see Framing.AllowUnverifiedEnd
 )
 
 // A Server receives messages over MLLP, or, with TLS, over MLLPS. Handler must
@@ -106,6 +107,12 @@ type Server struct {
 	// Addr is where ListenAndServe listens. If empty, ":2575".
 	Addr    string
 	Handler Handler
+	// Stream, if not nil, takes the messages in place of Handler, which must be
+	// nil then: see StreamHandler.
+	Stream StreamHandler
+
+	// Framing is how messages are told apart. The zero value is MLLP release 1.
+	Framing Framing
 
 	// TLS makes the Server speak TLS, with the files that it names: they are
 	// loaded by Serve and, while that runs, again whenever they change. If nil, or
@@ -117,6 +124,9 @@ type Server struct {
 	// MaxMessageBytes limits the text of a frame. If zero, 16 MiB; a negative
 	// value is an error.
 	MaxMessageBytes int64
+	// MaxStreamBytes is MaxMessageBytes for messages that Stream takes. If zero,
+	// 1 GiB; a negative value is an error.
+	MaxStreamBytes int64
 	// MaxBufferedBytes limits the memory for frames of all connections together,
 	// not counting buffers of up to 64 KiB, of which each connection may have
 	// one. When it is used up, connections that need more are not read until
@@ -293,15 +303,22 @@ type Server struct {
 	// set in once, static then
 	idKey  [7]byte // makes control IDs unlike those of other processes
 	budget *budget
+	recent *recent // nil except with MLLP release 2
 }
 
 // Validate returns the first error in the settings. Serve calls it.
 func (s *Server) Validate() error {
-	if s.Handler == nil {
-		return errors.New("mllp: Server.Handler is not set")
+	if err := s.validateStream(); err != nil {
+		return err
+	}
+	if err := s.Framing.Validate(); err != nil {
+		return err
 	}
 	if s.MaxMessageBytes < 0 {
 		return fmt.Errorf("mllp: Server.MaxMessageBytes is negative (%d)", s.MaxMessageBytes)
+	}
+	if s.Framing.Length > orDefault(s.MaxMessageBytes, defaultMaxMessage) {
+		return fmt.Errorf("mllp: Server.Framing.Length is %d, more than MaxMessageBytes", s.Framing.Length)
 	}
 	if need := leastBudget(orDefault(s.MaxMessageBytes, defaultMaxMessage)); s.MaxBufferedBytes != 0 && s.MaxBufferedBytes < need {
 		return fmt.Errorf("mllp: Server.MaxBufferedBytes is %d: one message of MaxMessageBytes takes up to %d", s.MaxBufferedBytes, need)
@@ -439,12 +456,10 @@ func (s *Server) drained(err error) error {
 	return nil
 }
 
-// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP".
+// Transport returns "MLLPS" if the Server speaks TLS, else "MLLP"; with FRAME and
+// RAW, "TCP+TLS" and "TCP".
 func (s *Server) Transport() string {
-	if s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled {
-		return "MLLPS"
-	}
-	return "MLLP"
+	return s.Framing.transport(s.TLSConfig != nil || s.TLS != nil && s.TLS.Enabled)
 }
 
 // Conns returns the number of connections.
@@ -455,9 +470,15 @@ func (s *Server) Conns() int { return s.net.Conns() }
 type config struct {
 	server  *Server // for control IDs
 	handler Handler
+	stream  StreamHandler    // nil: handler
 	tls     *tls.Config      // nil: plain
 	source  *tlsprops.Source // of tls; nil if that was given
 	budget  *budget
+	recent  *recent
+
+	framing, replies Framing
+	gap              time.Duration // of framing
+	keepOpen         bool
 
 	maxMessage, maxJunk       int64
 	maxConns, maxConnsPerHost int
@@ -490,10 +511,19 @@ func (s *Server) config() (*config, error) {
 		most := leastBudget(maxMessage)
 		all := orDefault(s.MaxBufferedBytes, max(256<<20, most))
 		s.budget = newBudget(all, orDefault(s.MaxBufferedBytesPerHost, max(all/2, most)), most)
+		if s.Framing.Mode == ModeMLLPv2 {
+			s.recent = newRecent()
+		}
 	})
 	c := &config{
 		server:           s,
 		handler:          s.Handler,
+		stream:           s.Stream,
+		framing:          s.Framing,
+		replies:          s.Framing.ofReplies(),
+		gap:              s.Framing.gap(),
+		keepOpen:         s.Framing.keepOpen(),
+		recent:           s.recent,
 		tls:              s.TLSConfig.Clone(),
 		budget:           s.budget,
 		maxMessage:       maxMessage,
@@ -520,6 +550,9 @@ func (s *Server) config() (*config, error) {
 		quarantineBytes:  s.QuarantineBytes,
 		logger:           s.Logger,
 		observe:          s.Observe,
+	}
+	if c.stream != nil {
+		c.maxMessage = orDefault(s.MaxStreamBytes, defaultMaxStream)
 	}
 	if c.tls != nil || s.TLS == nil || !s.TLS.Enabled {
 		return c, nil

@@ -54,15 +54,17 @@ func serve(t *testing.T, srv *mllp.Server) *site {
 	t.Helper()
 	s := &site{t: t, srv: srv, ln: memnet.Listen(), ended: make(chan struct{})}
 	inner := srv.Handler
-	srv.Handler = mllp.HandlerFunc(func(ctx context.Context, r *mllp.Request) ([]byte, error) {
-		s.mu.Lock()
-		s.got = append(s.got, string(r.Message))
-		s.mu.Unlock()
-		if inner == nil {
-			return nil, nil
-		}
-		return inner.ServeMLLP(ctx, r)
-	})
+	if srv.Stream == nil {
+		srv.Handler = mllp.HandlerFunc(func(ctx context.Context, r *mllp.Request) ([]byte, error) {
+			s.mu.Lock()
+			s.got = append(s.got, string(r.Message))
+			s.mu.Unlock()
+			if inner == nil {
+				return nil, nil
+			}
+			return inner.ServeMLLP(ctx, r)
+		})
+	}
 	srv.Observe = func(e mllp.Event) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -129,6 +131,8 @@ type caller struct {
 	raw    *memnet.Conn
 	t      *testing.T
 	frames *mllp.Reader
+
+	frames2 *mllp.Reader // with commit blocks; nil: not yet
 }
 
 func (s *site) call() *caller {
