@@ -266,6 +266,7 @@ func (s *Server) validateTogether() error {
 	}{
 		// Release 2 has commits and a memory of answers of its own.
 		{s.Enhanced, "Enhanced", "MLLPv2"},
+		{s.Silent, "Silent", "MLLPv2"},
 		{s.Application != nil, "Application", "MLLPv2"},
 		{s.Responder != nil, "Responder", "MLLPv2"},
 		{s.Replay != nil, "Replay", "MLLPv2"},

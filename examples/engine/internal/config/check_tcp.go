@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/netip"
 	"slices"
@@ -73,10 +74,35 @@ func (d *decoder) source(channel string, s *Source, others []listener, directori
 		d.between(at, "bytes", int64(q.Bytes), maxMessageSize, "bytes")
 		d.between(at, "maxFiles", int64(q.MaxFiles), 1_000_000, "files")
 	}
+	d.together(key, tcp)
 	if d.cleanUnder(key) {
 		d.library(key, d.validateServer(tcp))
 	}
 	return others
+}
+
+// together checks what a way of framing excludes.
+func (d *decoder) together(key string, tcp *TCPSource) {
+	if !tcp.KeepsOpen() && tcp.Parallel > 1 {
+		d.at(join(key, "parallel"), "a connection that carries one message has none to take in beside it: remove it and orderKey")
+	}
+	if tcp.TransmissionMode == "RAW" && tcp.Length > cmp.Or(tcp.MaxMessageSize, defaultMaxMessageSize) {
+		d.at(join(key, "length"), "is more than maxMessageSize")
+	}
+	if tcp.TransmissionMode != "MLLPv2" {
+		return
+	}
+	const excluded = "cannot be used with MLLPv2, which has commits and a memory of answers of its own: remove one of the two"
+	d.refuse(key, excluded, "replay", "orderKey", "parallel")
+	if tcp.EnhancedAcknowledgement {
+		d.at(join(key, "enhancedAcknowledgement"), excluded)
+	}
+	if tcp.RespondOnNewConnection != 0 {
+		d.at(join(key, "respondOnNewConnection"), excluded)
+	}
+	if tcp.Batches != "" && tcp.Batches != "reject" && tcp.Batches != "deliver" {
+		d.at(join(key, "batches"), "must be reject or deliver with MLLPv2, which commits a batch as a whole")
+	}
 }
 
 // validateServer asks package mllp, whose word is the last.
@@ -254,6 +280,9 @@ func (d *decoder) tcpDestination(key string, tcp *TCPDestination) {
 	}
 	if !tcp.KeepsOpen() && tcp.SendTimeout > 0 {
 		d.at(join(key, "sendTimeout"), "is how long a connection is kept without a message, but none is kept: remove it")
+	}
+	if tcp.EnhancedAcknowledgement && tcp.TransmissionMode == "MLLPv2" {
+		d.at(join(key, "enhancedAcknowledgement"), "cannot be used with MLLPv2, whose commits are an acknowledgement of their own: remove it")
 	}
 	if tcp.IgnoreResponse {
 		const ignored = "with ignoreResponse: true no answer is waited for: remove one of the two"
