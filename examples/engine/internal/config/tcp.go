@@ -270,8 +270,10 @@ func prefixes(ranges []AddressRange) mllp.Prefixes {
 func (s *TCPSource) setDefaults() {
 	setDefault(&s.ServerMode, "SERVER")
 	setDefault(&s.TransmissionMode, string(mllp.ModeMLLP))
-	setDefault(&s.MaxConnections, defaultMaxConnections)
-	setDefault(&s.MaxConnectionsPerHost, defaultMaxConnectionsPerHost)
+	if !s.Dials() {
+		setDefault(&s.MaxConnections, defaultMaxConnections)
+		setDefault(&s.MaxConnectionsPerHost, defaultMaxConnectionsPerHost)
+	}
 	setDefault(&s.MaxMessageSize, defaultMaxMessageSize)
 	setDefault(&s.Batches, string(mllp.PolicyReject))
 	setDefault(&s.ResponseMode, "AUTO")

@@ -59,13 +59,17 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	}
 	host, port := ch.source.address()
 	connections, listening := ch.source.connections()
+	most := ch.cfg.Source.TCP.MaxConnections
+	if ch.cfg.Source.TCP.Dials() {
+		most = 1
+	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	return Status{
 		Config: ch.cfg, State: ch.state, Deployed: ch.deployed, Statistics: stats,
 		Listener: Listener{
 			Host: host, Port: port, Transport: ch.source.transport(),
-			Connections: connections, MaxConnections: ch.cfg.Source.TCP.MaxConnections, Listening: listening,
+			Connections: connections, MaxConnections: most, Listening: listening,
 		},
 	}, nil
 }
