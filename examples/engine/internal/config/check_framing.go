@@ -32,7 +32,7 @@ func (d *decoder) framing(key string, f *Framing) {
 	if mode != mllp.ModeMLLPv2 {
 		d.refuse(key, "is used only with transmissionMode: MLLPv2: set that, or remove it", "commitTimeout", "maxRetries")
 	}
-	d.within(key, "commitTimeout", f.CommitTimeout, 0, maxTimeout)
+	d.within(key, "commitTimeout", f.CommitTimeout, maxTimeout)
 	if f.MaxRetries > 1000 {
 		d.at(join(key, "maxRetries"), "must be at most 1000; -1 means never")
 	}
@@ -78,7 +78,7 @@ func (d *decoder) raw(key string, f *Framing) {
 	if !silence {
 		d.refuse(key, "is used only with delimiter: idle or length: remove it", "idle")
 	}
-	d.within(key, "idle", f.Idle, 0, maxTimeout)
+	d.within(key, "idle", f.Idle, maxTimeout)
 	switch length := join(key, "length"); {
 	case f.Delimiter != "length":
 		d.refuse(key, "is used only with delimiter: length: remove it", "length")

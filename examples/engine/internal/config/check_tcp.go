@@ -57,14 +57,14 @@ func (d *decoder) source(channel string, s *Source, others []listener, directori
 	}
 	d.framing(key, &tcp.Framing)
 	d.charset(key, tcp.CharsetEncoding)
-	d.within(key, "receiveTimeout", tcp.ReceiveTimeout, 0, 7*24*time.Hour)
+	d.within(key, "receiveTimeout", tcp.ReceiveTimeout, 7*24*time.Hour)
 	d.between(key, "maxMessageSize", tcp.MaxMessageSize, maxMessageSize, "bytes")
 	d.oneOf(join(key, "batches"), tcp.Batches, "reject", "deliver", "per-message", "batch", "last")
 	d.answers(key, tcp)
 	d.order(key, tcp)
 	if r := tcp.Replay; r != nil {
 		at := join(key, "replay")
-		d.within(at, "maxAge", r.MaxAge, 0, 31*24*time.Hour)
+		d.within(at, "maxAge", r.MaxAge, 31*24*time.Hour)
 		d.between(at, "maxEntries", int64(r.MaxEntries), 10_000_000, "messages")
 		d.oneOf(join(at, "duplicateControlId"), r.DuplicateControlID, "reject", "error", "deliver")
 	}
@@ -267,9 +267,9 @@ func (d *decoder) tcpDestination(key string, tcp *TCPDestination) {
 	d.port(join(key, "port"), tcp.Port)
 	d.framing(key, &tcp.Framing)
 	d.charset(key, tcp.CharsetEncoding)
-	d.within(key, "responseTimeout", tcp.ResponseTimeout, 0, maxTimeout)
-	d.within(key, "applicationTimeout", tcp.ApplicationTimeout, 0, maxTimeout)
-	d.within(key, "sendTimeout", tcp.SendTimeout, 0, 24*time.Hour)
+	d.within(key, "responseTimeout", tcp.ResponseTimeout, maxTimeout)
+	d.within(key, "applicationTimeout", tcp.ApplicationTimeout, maxTimeout)
+	d.within(key, "sendTimeout", tcp.SendTimeout, 24*time.Hour)
 	if at := join(key, "localAddress"); d.has(at) && d.clean(at) {
 		if _, err := netip.ParseAddr(tcp.LocalAddress); err != nil {
 			d.at(at, "is not an IP address of this machine: write it without a port")
@@ -315,8 +315,8 @@ func (d *decoder) refuse(parent, why string, names ...string) {
 	}
 }
 
-func (d *decoder) within(parent, name string, value, least, most time.Duration) {
-	if key := join(parent, name); d.clean(key) && (value < least || value > most) {
+func (d *decoder) within(parent, name string, value, most time.Duration) {
+	if key := join(parent, name); d.clean(key) && (value < 0 || value > most) {
 		d.at(key, "must be between nothing and %v, such as 30s", most)
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
 )
@@ -39,11 +40,12 @@ func (p HL7Path) String() string {
 	if p.Segment == "" {
 		return ""
 	}
-	text := p.Segment + "-" + strconv.Itoa(p.Field)
-	for _, n := range []int{p.Component, p.Subcomponent} {
-		if n > 0 {
-			text += "." + strconv.Itoa(n)
-		}
+	text := fmt.Sprintf("%s-%d", p.Segment, p.Field)
+	if p.Component > 0 {
+		text = fmt.Sprintf("%s.%d", text, p.Component)
+	}
+	if p.Subcomponent > 0 {
+		text = fmt.Sprintf("%s.%d", text, p.Subcomponent)
 	}
 	return text
 }

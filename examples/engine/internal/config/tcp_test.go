@@ -247,12 +247,23 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "tcp.md"))
 	require.NoError(t, err)
 	for _, of := range []any{
-		config.Config{}, config.Channel{}, config.Source{}, config.TCPSource{}, config.Framing{}, config.Replay{}, config.Quarantine{},
-		mllp.SenderRule{}, config.Destination{}, config.Queue{}, config.TCPDestination{}, config.FileDestination{}, config.ChannelDestination{},
+		config.Config{},
+		config.Channel{},
+		config.Source{},
+		config.TCPSource{},
+		config.Framing{},
+		config.Replay{},
+		config.Quarantine{},
+		mllp.SenderRule{},
+		config.Destination{},
+		config.Queue{},
+		config.TCPDestination{},
+		config.FileDestination{},
+		config.ChannelDestination{},
 	} {
 		typ := reflect.TypeOf(of)
-		for i := range typ.NumField() {
-			key, _, _ := strings.Cut(typ.Field(i).Tag.Get("yaml"), ",")
+		for field := range typ.Fields() {
+			key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			if key == "" {
 				continue
 			}

@@ -52,9 +52,9 @@ func (t *tcpDestination) send(ctx context.Context, d *store.Delivery) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, mllp.ErrNoApplicationAck):
-		return &givenUp{err} // the receiver has taken charge of it: to send it again would be a mistake
+		return &givenUpError{err} // the receiver has taken charge of it: to send it again would be a mistake
 	case t.givesUp() && maybeSent(err) && ctx.Err() == nil:
-		return &givenUp{err}
+		return &givenUpError{err}
 	}
 	return err
 }

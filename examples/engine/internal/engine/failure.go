@@ -28,15 +28,15 @@ func (u *unavailable) MaybeDelivered() bool { return false }
 func (u *unavailable) Retryable() bool      { return true }
 func (u *unavailable) Code() string         { return "unavailable" }
 
-// givenUp is a failure after which the message may have arrived and is not to be
+// givenUpError is a failure after which the message may have arrived and is not to be
 // sent again, whatever the queue does with others.
-type givenUp struct{ err error }
+type givenUpError struct{ err error }
 
-func (g *givenUp) Error() string        { return g.err.Error() }
-func (g *givenUp) Unwrap() error        { return g.err }
-func (g *givenUp) MaybeDelivered() bool { return true }
-func (g *givenUp) Retryable() bool      { return false }
-func (g *givenUp) Code() string         { return "given_up" }
+func (g *givenUpError) Error() string        { return g.err.Error() }
+func (g *givenUpError) Unwrap() error        { return g.err }
+func (g *givenUpError) MaybeDelivered() bool { return true }
+func (g *givenUpError) Retryable() bool      { return false }
+func (g *givenUpError) Code() string         { return "given_up" }
 
 // maybeSent tells whether err says that the message may have arrived.
 func maybeSent(err error) bool { return classify(err).maybeSent }
@@ -56,7 +56,7 @@ func classify(err error) failure {
 	if _, ok := errors.AsType[*unavailable](err); ok {
 		return failure{code: "unavailable"}
 	}
-	if said, ok := errors.AsType[*givenUp](err); ok {
+	if said, ok := errors.AsType[*givenUpError](err); ok {
 		return failure{maybeSent: true, permanent: true, setAside: true, poison: true, code: said.Code()}
 	}
 	if said, ok := errors.AsType[sendFailure](err); ok {

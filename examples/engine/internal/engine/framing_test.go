@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -143,10 +144,7 @@ func TestMessagesThatADestinationsFrameCannotCarryAreRefused(t *testing.T) {
 	dest := toTCP("lab", lab.addr)
 	dest.TCP.Framing = config.Framing{TransmissionMode: "FRAME", EndOfMessageBytes: []byte("PID")}
 	e := start(t, openStore(t, t.TempDir()), channel("adt", toChannel("on", "second")), channel("second", dest))
-	_, err := dial(t, e.addr("adt"), nil).Send(t.Context(), message("M1"))
-	sent, ok := err.(*mllp.SendError)
-	require.True(t, ok, "%v", err)
-	assert.Equal(t, mllp.AR, sent.AckCode)
+	assert.Equal(t, mllp.AR, nacked(t, dial(t, e.addr("adt"), nil), message("M1")))
 	assert.Zero(t, e.stats("adt").Received)
 }
 
@@ -199,7 +197,7 @@ func closed(t *testing.T, conn net.Conn) []byte {
 	t.Helper()
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	got, err := io.ReadAll(conn)
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		t.Fatalf("not closed in %v", patience)
 	}
 	return got

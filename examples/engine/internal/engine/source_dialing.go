@@ -33,7 +33,7 @@ type dialing struct {
 	tls           *tlsprops.Source // nil: none
 	taken         *atomic.Bool     // set when a message has been stored
 	log           *slog.Logger
-	ctx           context.Context // ends with close
+	ctx           context.Context //nolint:containedctx // ends with Close; Accept is given none
 	cancel        context.CancelFunc
 
 	// owned by Accept
