@@ -247,7 +247,7 @@ func (c *conn) close(ctx context.Context, err error) {
 		fe *FrameError
 	)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || errors.Is(err, net.ErrClosed): // nobody else closes it
 		e.Reason = ReasonShutdown
 	case errors.Is(err, errDrained):
 		if e.Reason = ReasonShutdown; c.evicted.Load() {

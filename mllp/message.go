@@ -275,6 +275,9 @@ func (c *conn) badFrame(ctx context.Context, text []byte, err error) error {
 	case fe.Resumable():
 		err = nil
 	}
+	// Closing with bytes unread would reset the connection, and take answers to
+	// earlier messages along that are still on their way.
+	c.gentle = c.gentle || x.out != nil || c.lanes != nil
 	c.cfg.tell(ctx, e)
 	x.quarantine(ctx, &e, text)
 	return err

@@ -342,10 +342,12 @@ func (s *Server) cut() {
 		}
 		t.cut = true
 	}
-	for v := range s.serving {
-		v.cancel()
-	}
+	// First the connections: what a handler says because its context has ended must
+	// not get out any more, as it was counted as abandoned.
 	for t := range s.conns {
 		t.raw.Close()
+	}
+	for v := range s.serving {
+		v.cancel()
 	}
 }
