@@ -15,6 +15,17 @@ import (
 	"github.com/carewire/carewire/mllp"
 )
 
+// within waits for what must come.
+func within[T any](t *testing.T, what string, from <-chan T) (got T) {
+	t.Helper()
+	select {
+	case got = <-from:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("not in 20 s: %s", what)
+	}
+	return got
+}
+
 func TestASilentServerTakesMessagesAndAnswersNothing(t *testing.T) {
 	t.Parallel()
 	for name, server := range map[string]*mllp.Server{
@@ -48,18 +59,18 @@ func TestASilentServerTakesMessagesAndAnswersNothing(t *testing.T) {
 			for _, id := range []string{"M1", "REFUSED", "M2"} {
 				_, err = fmt.Fprintf(conn, "\x0bMSH|^~\\&|A|B|C|D|20260101||ADT^A01|%s|P|2.5\r\x1c\r", id)
 				require.NoError(t, err)
-				assert.Equal(t, id, <-taken)
+				assert.Equal(t, id, within(t, "the handler has "+id, taken))
 			}
 			if server.Batches != "" {
 				_, err = io.WriteString(conn, "\x0bBHS|^~\\&|A|B|C|D\rMSH|^~\\&|A|B|C|D|20260101||ADT^A01|B1|P|2.5\rBTS|1\r\x1c\r")
 				require.NoError(t, err)
-				assert.Equal(t, "B1", <-taken)
+				assert.Equal(t, "B1", within(t, "the handler has B1", taken))
 			}
 			_, err = io.WriteString(conn, "\x0bMSH|^~\\&|A|B|C|D|20260101||ADT^A01||P|2.5\r\x1c\r") // refused without the handler
 			require.NoError(t, err)
 			_, err = io.WriteString(conn, "\x0bMSH|^~\\&|A|B|C|D|20260101||ADT^A01|LAST|P|2.5\r\x1c\r")
 			require.NoError(t, err)
-			assert.Equal(t, "LAST", <-taken)
+			assert.Equal(t, "LAST", within(t, "the handler has LAST", taken))
 			got, err := io.ReadAll(conn)
 			require.NoError(t, err)
 			assert.Empty(t, got)
@@ -118,5 +129,5 @@ func TestMessagesOfOneConnectionEachArriveWithoutAnAnswer(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, mllp.Sent, reply.Outcome())
 	assert.Error(t, conn.Err(), "it carries one message")
-	assert.Equal(t, result{len(big) + 3, io.EOF}, <-results)
+	assert.Equal(t, result{len(big) + 3, io.EOF}, within(t, "the receiver has read to the end", results))
 }

@@ -242,6 +242,9 @@ func (d *decoder) answers(key string, tcp *TCPSource) {
 	case tcp.ResponseMode != "NONE":
 		d.host(join(key, "responseAddress"), tcp.ResponseAddress, "answers go to an address that is configured, never to that of whoever has connected")
 		d.port(join(key, "responsePort"), tcp.ResponsePort)
+		if tcp.Delimiter == "length" {
+			d.at(respond, "cannot be used with delimiter: length: an answer has a length of its own, which its receiver could not tell")
+		}
 		if p := tcp.ResponseTLS; p != nil {
 			d.tls(join(key, "responseTls"), *p, tlsprops.Client, tcp.ResponseAddress)
 		}

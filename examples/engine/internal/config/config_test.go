@@ -360,6 +360,7 @@ func FuzzLoadNeverPanicsOrShowsAValue(f *testing.F) {
 	f.Add("channels: [{id: a, source: {type: tcp}}]")
 	f.Add("a: &x [*x]")
 	f.Add("<<: {store: 1}\n? [a]: b")
+	f.Add(withKeys("transmissionMode: RAW\ndelimiter: idle\nallow: [10.0.0.0/8]\norderKey: PID-3.1\nparallel: 4\nreplay: {maxAge: 1h}", "charsetEncoding: UTF-8\nlocalAddress: 127.0.0.1"))
 	f.Add("channels:\n- destinations: [{type: channel, channelId: ${A}}]")
 	path := filepath.Join(f.TempDir(), "engine.yaml")
 	f.Fuzz(func(t *testing.T, text string) {

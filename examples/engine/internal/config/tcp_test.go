@@ -85,6 +85,8 @@ func TestEveryMistakeInATCPConnectorGivesOneLine(t *testing.T) {
 		{"new connection to no port", "respondOnNewConnection: 2\nresponseAddress: ward.example.org\nresponsePort: 0", "", 12, "responsePort", "1 to 65535"},
 		{"address that nothing goes to", "responseAddress: ward.example.org", "", 10, "responseAddress", "only with respondOnNewConnection: 1 or 2"},
 
+		{"answers elsewhere that have no end", "transmissionMode: RAW\ndelimiter: length\nlength: 80\nrespondOnNewConnection: 1\nresponseAddress: ward\nresponsePort: 7001", "", 13, "respondOnNewConnection", "a length of its own"},
+
 		{"range that is none", "allow: [10.1.0.0/16, " + marker + "]", "", 10, "allow[1]", "neither an address nor a range"},
 		{"range with bits behind its length", "deny: [10.1.0.7/16]", "", 10, "deny[0]", "no bits set behind its length"},
 		{"rules without certificates", "senders: [{commonName: x, applications: ['*'], facilities: ['*']}]", "", 10, "senders", "requireClientCert"},

@@ -120,6 +120,28 @@ func TestDestinationConnectsFromAnAddressAndPortOfItsOwn(t *testing.T) {
 	}
 }
 
+// A stop of the engine is no answer that did not come: who does not queue after a
+// time-out gets the message at the next start.
+func TestMessagesInHandWhenTheEngineStopsStayQueued(t *testing.T) {
+	t.Parallel()
+	addr, frames := mute(t)
+	dest := toTCP("lab", addr)
+	dest.TCP.QueueOnResponseTimeout = new(false)
+	st := openStore(t, t.TempDir())
+	e := start(t, st, channel("adt", dest))
+	send(t, dial(t, e.addr("adt"), nil), "M1")
+	eventually(t, "the message is written", func() bool { return frames.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = e.StopSources(ctx)
+	e.StopDestinations(ctx)
+	assert.Zero(t, e.stats("adt").Error)
+	head, err := st.Pending(t.Context(), "adt", "lab", 0, 1)
+	require.NoError(t, err)
+	require.Len(t, head, 1)
+	assert.True(t, head[0].MaybeSent)
+}
+
 // withAcks is a message with MSH-15 and MSH-16.
 func withAcks(id, commit, application string) []byte {
 	return []byte(strings.Replace(string(message(id)), "|T|2.5\r", "|T|2.5|||"+commit+"|"+application+"\r", 1))
