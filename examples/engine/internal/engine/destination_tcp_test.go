@@ -120,6 +120,21 @@ func TestDestinationConnectsFromAnAddressAndPortOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestMessagesWhoseConnectionBreaksAreSetAsideToo(t *testing.T) {
+	t.Parallel()
+	var seen atomic.Int64
+	lab := newInbox(t, &mllp.Server{Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
+		seen.Add(1)
+		return nil, mllp.ErrNoReply
+	})})
+	dest := toTCP("lab", lab.addr)
+	dest.TCP.QueueOnResponseTimeout = new(false)
+	e := start(t, openStore(t, t.TempDir()), channel("adt", dest))
+	send(t, dial(t, e.addr("adt"), nil), "M1", "M2")
+	eventually(t, "both are set aside", func() bool { return e.stats("adt").Error == 2 })
+	assert.EqualValues(t, 2, seen.Load(), "each was sent once")
+}
+
 // A stop of the engine is no answer that did not come: who does not queue after a
 // time-out gets the message at the next start.
 func TestMessagesInHandWhenTheEngineStopsStayQueued(t *testing.T) {
