@@ -198,13 +198,20 @@ func (x *exchange) turnDown(ctx context.Context, code AckCode, text string) (Ack
 	return x.send(ctx, o)
 }
 
-// send sends the reply of an outcome, and returns its code.
+// send sends the reply of an outcome, unless nothing is to be answered, and returns
+// the code that was sent.
 func (x *exchange) send(ctx context.Context, o *outcome) (AckCode, error) {
 	var (
 		frame []byte
 		err   error
 		now   = time.Now()
 	)
+	if x.cfg.silent {
+		if x.cfg.evictIdle > 0 {
+			x.answered.Store(now.UnixNano())
+		}
+		return "", nil
+	}
 	if o.reply != nil {
 		frame, err = x.cfg.replies.AppendFrame(x.out[:0], o.reply)
 	} else {

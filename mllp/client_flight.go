@@ -120,6 +120,9 @@ func (c *Conn) land(f *flight, reply *Reply) (*Reply, *SendError) {
 		c.mu.Unlock()
 	}
 	if !c.framing.keepOpen() {
+		if c.match == MatchNone {
+			c.finish() // nothing shows that the message has arrived
+		}
 		_ = c.fail(errNotKeptOpen)
 	}
 	<-c.slots

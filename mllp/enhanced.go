@@ -212,6 +212,7 @@ func (c AckCode) application() AckCode {
 // ackConfig is the part of a config that is about acknowledgements.
 type ackConfig struct {
 	enhanced    bool
+	silent      bool
 	application Handler    // nil: the Handler speaks for it
 	responder   *Responder // nil: everything goes over the connection of the message
 	key         func(*Request) []byte
@@ -225,6 +226,7 @@ type ackConfig struct {
 func (s *Server) ackConfig() ackConfig {
 	return ackConfig{
 		enhanced:    s.Enhanced,
+		silent:      s.Silent,
 		application: s.Application,
 		responder:   s.Responder,
 		key:         s.Key,
@@ -244,6 +246,9 @@ func (s *Server) validateAcks() error {
 	if (s.Key == nil) != (s.Parallel <= 1) {
 		return errors.New("mllp: Server.Key and a Server.Parallel above 1 need each other")
 	}
+	if s.Silent && (s.Enhanced || s.Responder != nil || s.Replay != nil) {
+		return errors.New("mllp: Server.Silent is set, and so is Enhanced, Responder or Replay, which are about answers")
+	}
 	if s.Responder != nil {
 		if err := s.Responder.validate(); err != nil {
 			return err
@@ -261,6 +266,7 @@ func (s *Server) validateTogether() error {
 	}{
 		// Release 2 has commits and a memory of answers of its own.
 		{s.Enhanced, "Enhanced", "MLLPv2"},
+		{s.Silent, "Silent", "MLLPv2"},
 		{s.Application != nil, "Application", "MLLPv2"},
 		{s.Responder != nil, "Responder", "MLLPv2"},
 		{s.Replay != nil, "Replay", "MLLPv2"},

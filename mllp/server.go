@@ -167,6 +167,10 @@ type Server struct {
 	// what the application acknowledgement is. In original mode that is the only
 	// one, and an error says that a message that Handler has taken may come again.
 	Application Handler
+	// Silent has nothing answered, whatever becomes of a message (Mirth's
+	// responseMode None): for senders that do not read. They cannot know what
+	// arrived. ErrNoReply still closes the connection.
+	Silent bool
 	// Responder sends answers over connections of their own. If nil, they go over
 	// that of the message.
 	Responder *Responder

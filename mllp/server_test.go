@@ -95,6 +95,7 @@ func (s *site) delivered() []string {
 // told returns the events as "kind" or "kind reason", without those that every
 // connection and message has.
 func (s *site) told() []string {
+	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []string
@@ -112,6 +113,7 @@ func (s *site) told() []string {
 // event returns the only event of a kind.
 func (s *site) event(kind mllp.EventKind) mllp.Event {
 	s.t.Helper()
+	synctest.Wait() // an event is told after the answer
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []mllp.Event

@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
@@ -48,12 +47,7 @@ func describe(cfg *config.Channel) channel {
 		ID: cfg.ID, Name: cfg.Name, Revision: 1, Enabled: true,
 		SourceConnector: connector{
 			Name: "sourceConnector", Enabled: true, TransportName: "TCP Listener",
-			Properties: map[string]any{
-				"listenerConnectorProperties": map[string]string{"host": tcp.Host, "port": strconv.Itoa(tcp.Port)},
-				"transmissionModeProperties":  mllpMode(),
-				"maxConnections":              strconv.Itoa(tcp.MaxConnections),
-				"tls":                         map[string]bool{"enabled": tcp.TLS != nil && tcp.TLS.Enabled},
-			},
+			Properties: sourceProperties(tcp),
 		},
 	}
 	for i := range cfg.Destinations {
@@ -64,10 +58,6 @@ func describe(cfg *config.Channel) channel {
 		})
 	}
 	return ch
-}
-
-func mllpMode() map[string]string {
-	return map[string]string{"pluginPointName": "MLLP", "startOfMessageBytes": "0B", "endOfMessageBytes": "1C0D"}
 }
 
 func transportName(d *config.Destination) string {
@@ -84,11 +74,7 @@ func transportName(d *config.Destination) string {
 func properties(d *config.Destination) map[string]any {
 	switch {
 	case d.TCP != nil:
-		return map[string]any{
-			"remoteAddress": d.TCP.Host, "remotePort": strconv.Itoa(d.TCP.Port),
-			"transmissionModeProperties": mllpMode(),
-			"tls":                        map[string]bool{"enabled": d.TCP.TLS != nil && d.TCP.TLS.Enabled},
-		}
+		return destinationProperties(d.TCP)
 	case d.Channel != nil:
 		return map[string]any{"channelId": d.Channel.ChannelID}
 	default:
@@ -124,6 +110,7 @@ type childStatus struct {
 	Enabled       bool         `json:"enabled"`
 	Queued        int64        `json:"queued"`
 	OldestQueued  string       `json:"oldestQueued,omitempty"` // when the message at the head came in
+	Confirmed     *bool        `json:"confirmed,omitempty"`    // false: what is sent is counted when it is written
 	Statistics    statistics   `json:"statistics"`
 }
 
@@ -185,6 +172,9 @@ func destinationStatus(st *engine.Status, i int) childStatus {
 		ChannelID: st.Config.ID, Name: d.Name, State: st.State, MetaDataID: i + 1, TransportName: transportName(d),
 		QueueEnabled: true, Enabled: true, Queued: counts.Queued,
 		Statistics: statistics{Received: counts.Received, Sent: counts.Sent, Error: counts.Error, Queued: counts.Queued},
+	}
+	if d.TCP != nil && d.TCP.IgnoreResponse {
+		child.Confirmed = new(false)
 	}
 	if !counts.OldestQueued.IsZero() {
 		child.OldestQueued = isoTime(counts.OldestQueued)

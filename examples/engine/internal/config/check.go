@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -99,7 +98,7 @@ func (d *decoder) check(cfg *Config) {
 		if ch.Name != "" {
 			d.distinct(names, join(key, "name"), ch.Name)
 		}
-		listeners = d.source(key, &ch.Source, listeners)
+		listeners = d.source(key, &ch.Source, listeners, directories)
 		d.destinations(key, ch, directories)
 	}
 	d.targets(cfg, ids)
@@ -144,55 +143,6 @@ func validID(id string) bool {
 	})
 }
 
-type listener struct {
-	host string
-	port int
-	key  string
-}
-
-// meets tells whether two listeners cannot be open at the same time.
-func (l listener) meets(o listener) bool {
-	wild := func(host string) bool {
-		ip, err := netip.ParseAddr(host)
-		return err == nil && ip.IsUnspecified()
-	}
-	local := func(host string) bool {
-		ip, err := netip.ParseAddr(host)
-		return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
-	}
-	return l.port == o.port && (strings.EqualFold(l.host, o.host) || wild(l.host) || wild(o.host) ||
-		local(l.host) && local(o.host) && (strings.EqualFold(l.host, "localhost") || strings.EqualFold(o.host, "localhost")))
-}
-
-func (d *decoder) source(channel string, s *Source, others []listener) []listener {
-	key := join(channel, "source")
-	if !d.has(key) {
-		d.at(key, "is missing: a channel takes its messages from somewhere")
-		return others
-	}
-	if s.Type == "" {
-		return others // reported when it was read
-	}
-	hostOK := d.host(key, s.TCP.Host, "0.0.0.0 accepts from every network, 127.0.0.1 from this machine only")
-	portOK := d.port(key, s.TCP.Port)
-	d.mode(key, s.TCP.TransmissionMode)
-	if s.TCP.MaxConnections < 0 {
-		d.at(join(key, "maxConnections"), "must not be negative")
-	}
-	d.oneOf(join(key, "onStoreError"), s.TCP.OnStoreError, "AE", "close")
-	if p := s.TCP.TLS; p != nil {
-		d.tls(join(key, "tls"), *p, tlsprops.Listener, "")
-	}
-	if hostOK && portOK {
-		this := listener{s.TCP.Host, s.TCP.Port, join(key, "port")}
-		if i := slices.IndexFunc(others, this.meets); i >= 0 {
-			d.at(this.key, "is taken by %s in line %d: each source needs its own", others[i].key, d.line(others[i].key))
-		}
-		others = append(others, this)
-	}
-	return others
-}
-
 func (d *decoder) destinations(channel string, ch *Channel, directories map[string]string) {
 	list := join(channel, "destinations")
 	if len(ch.Destinations) == 0 {
@@ -223,66 +173,6 @@ func (d *decoder) destinations(channel string, ch *Channel, directories map[stri
 		case dest.File != nil:
 			d.directory(join(key, "directory"), dest.File.Directory, directories)
 		}
-	}
-}
-
-func (d *decoder) tcpDestination(key string, tcp *TCPDestination) {
-	d.host(key, tcp.Host, "the name or address to send to")
-	d.port(key, tcp.Port)
-	d.mode(key, tcp.TransmissionMode)
-	if tcp.ResponseTimeout < 0 || tcp.ResponseTimeout > time.Hour {
-		d.at(join(key, "responseTimeout"), "must be between nothing and 1h, such as 30s")
-	}
-	if tcp.TLS != nil {
-		d.tls(join(key, "tls"), *tcp.TLS, tlsprops.Client, tcp.Host)
-	}
-}
-
-// host checks a host name or an address, without a port.
-func (d *decoder) host(parent, host, advice string) bool {
-	key := join(parent, "host")
-	switch {
-	case host == "" && !d.clean(key):
-	case host == "":
-		d.at(key, "is missing: %s", advice)
-	case !validHost(host):
-		d.at(key, "is neither a host name nor an address: write it alone, without brackets and without a port")
-	default:
-		return true
-	}
-	return false
-}
-
-func validHost(host string) bool {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
-	}
-	return len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
-	})
-}
-
-func (d *decoder) port(parent string, port int) bool {
-	key := join(parent, "port")
-	switch {
-	case !d.has(key):
-		d.at(key, "is missing: 1 to 65535")
-	case !d.clean(key):
-	case port < 1 || port > 65535:
-		d.at(key, "is not a port: 1 to 65535")
-	default:
-		return true
-	}
-	return false
-}
-
-func (d *decoder) mode(parent, mode string) {
-	key := join(parent, "transmissionMode")
-	switch {
-	case mode == "FRAME" || mode == "RAW":
-		d.at(key, "this mode is not in this version of the engine: remove the key or write MLLP")
-	case d.has(key) && d.clean(key) && mode != "MLLP":
-		d.at(key, "is not a mode: remove the key or write MLLP")
 	}
 }
 

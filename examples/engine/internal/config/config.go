@@ -20,11 +20,7 @@
 // Relative paths are relative to the directory of the configuration file.
 package config
 
-import (
-	"time"
-
-	"github.com/carewire/carewire/tlsprops"
-)
+import "time"
 
 // Config is a configuration without mistakes, all values in place.
 type Config struct {
@@ -57,24 +53,6 @@ type Source struct {
 	TCP  TCPSource
 }
 
-// TCPSource is a listening port for MLLP, or MLLPS with TLS enabled.
-type TCPSource struct {
-	// Host is the address to listen on: 127.0.0.1, 0.0.0.0, a name. Required.
-	Host string `yaml:"host"`
-	// Port is 1 to 65535. Required.
-	Port int `yaml:"port"`
-	// TransmissionMode is "MLLP", which is the default.
-	TransmissionMode string `yaml:"transmissionMode"`
-	// TLS is the guide's TlsProperties; nil and enabled: false mean none.
-	TLS *tlsprops.TlsProperties `yaml:"tls"`
-	// MaxConnections is how many senders may be connected at once. 0: 1024.
-	MaxConnections int `yaml:"maxConnections"`
-	// OnStoreError is what a sender gets whose message could not be stored: "AE",
-	// which is the default, or "close", no answer and a closed connection, for
-	// senders that take an AE for final.
-	OnStoreError string `yaml:"onStoreError"`
-}
-
 // Destination is where a channel's messages go. Of TCP, File and Channel, the
 // one that Type names is set.
 type Destination struct {
@@ -103,16 +81,6 @@ type Queue struct {
 	OnPoison string `yaml:"onPoison"`
 }
 
-// TCPDestination sends by MLLP, or by MLLPS with TLS enabled.
-type TCPDestination struct {
-	Host             string                  `yaml:"host"`
-	Port             int                     `yaml:"port"`
-	TransmissionMode string                  `yaml:"transmissionMode"` // "MLLP"
-	TLS              *tlsprops.TlsProperties `yaml:"tls"`
-	// ResponseTimeout is how long to wait for an acknowledgement. 0: 30 s.
-	ResponseTimeout time.Duration `yaml:"responseTimeout"`
-}
-
 // FileDestination writes each message, byte for byte, into a file of its own.
 type FileDestination struct {
 	Directory string `yaml:"directory"`
@@ -125,9 +93,12 @@ type ChannelDestination struct {
 
 // What an unset key means.
 const (
-	defaultRetryInterval   = 10 * time.Second
-	defaultResponseTimeout = 30 * time.Second
-	defaultMaxConnections  = 1024
+	defaultRetryInterval         = 10 * time.Second
+	defaultResponseTimeout       = 30 * time.Second
+	defaultMaxConnections        = 1024
+	defaultMaxConnectionsPerHost = 64
+	defaultMaxMessageSize        = 16 << 20
+	defaultQuarantineFiles       = 10_000
 )
 
 func (c *Config) setDefaults() {
@@ -136,16 +107,13 @@ func (c *Config) setDefaults() {
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		setDefault(&ch.Name, ch.ID)
-		setDefault(&ch.Source.TCP.TransmissionMode, "MLLP")
-		setDefault(&ch.Source.TCP.MaxConnections, defaultMaxConnections)
-		setDefault(&ch.Source.TCP.OnStoreError, "AE")
+		ch.Source.TCP.setDefaults()
 		for j := range ch.Destinations {
 			d := &ch.Destinations[j]
 			setDefault(&d.Queue.RetryInterval, defaultRetryInterval)
 			setDefault(&d.Queue.OnPoison, "block")
 			if d.TCP != nil {
-				setDefault(&d.TCP.TransmissionMode, "MLLP")
-				setDefault(&d.TCP.ResponseTimeout, defaultResponseTimeout)
+				d.TCP.setDefaults()
 			}
 		}
 	}

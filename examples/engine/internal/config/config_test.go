@@ -75,7 +75,10 @@ func TestConfigurationIsReadWithItsDefaults(t *testing.T) {
 	first, second := cfg.Channels[0], cfg.Channels[1]
 	assert.Equal(t, "MLLPS Receiver", first.Name)
 	assert.Equal(t, "second", second.Name, "the id, where there is no name")
-	assert.Equal(t, config.TCPSource{Host: "127.0.0.1", Port: 6663, TransmissionMode: "MLLP", MaxConnections: 1024, OnStoreError: "AE"}, second.Source.TCP)
+	assert.Equal(t, config.TCPSource{
+		ServerMode: "SERVER", Host: "127.0.0.1", Port: 6663, Framing: config.Framing{TransmissionMode: "MLLP"},
+		MaxConnections: 1024, MaxConnectionsPerHost: 64, MaxMessageSize: 16 << 20, Batches: "reject", ResponseMode: "AUTO", OnStoreError: "AE",
+	}, second.Source.TCP)
 	assert.Equal(t, config.Queue{RetryInterval: 2 * time.Second, MaxAttempts: 4, OnPoison: "deadletter"}, first.Destinations[0].Queue)
 	assert.Equal(t, config.Queue{RetryInterval: 10 * time.Second, OnPoison: "block"}, first.Destinations[1].Queue)
 	assert.Equal(t, 5*time.Second, first.Destinations[0].TCP.ResponseTimeout)
@@ -136,8 +139,7 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		{"one port for two sources", "port: 6663", "port: 6661", 25, "channels[1].source.port", "is taken by channels[0].source.port in line 9"},
 		{"one port on one and on all addresses", "host: 127.0.0.1, port: 6663", "host: '::', port: 6661", 25, "channels[1].source.port", "is taken by"},
 		{"one port on localhost by name and by number", "host: 127.0.0.1, port: 6663", "host: LocalHost, port: 6661", 25, "channels[1].source.port", "is taken by"},
-		{"mode of a later version", "transmissionMode: MLLP", "transmissionMode: FRAME", 10, "channels[0].source.transmissionMode", "not in this version"},
-		{"unknown mode", "transmissionMode: MLLP", "transmissionMode: " + marker, 10, "channels[0].source.transmissionMode", "write MLLP"},
+		{"unknown mode", "transmissionMode: MLLP", "transmissionMode: " + marker, 10, "channels[0].source.transmissionMode", "one of MLLP, MLLPv2, FRAME, RAW"},
 		{"negative number of connections", "transmissionMode: MLLP", "maxConnections: -1", 10, "channels[0].source.maxConnections", "negative"},
 		{"unknown answer to store errors", "transmissionMode: MLLP", "onStoreError: AA", 10, "channels[0].source.onStoreError", "one of AE, close"},
 
@@ -151,7 +153,7 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		{"destination without a host", "        host: lab.example.org\n", "", 12, "channels[0].destinations[0].host", "is missing"},
 		{"destination whose host is a URL", "lab.example.org", "mllp://lab/", 14, "channels[0].destinations[0].host", "neither a host name nor an address"},
 		{"destination without a port", "        port: 6662\n", "", 12, "channels[0].destinations[0].port", "is missing"},
-		{"negative response timeout", "responseTimeout: 5s", "responseTimeout: -5s", 16, "channels[0].destinations[0].responseTimeout", "such as 30s"},
+		{"negative response timeout", "responseTimeout: 5s", "responseTimeout: -5s", 16, "channels[0].destinations[0].responseTimeout", "between nothing and 1h0m0s"},
 		{"no pause between attempts", "retryInterval: 2s", "retryInterval: 0s", 17, "channels[0].destinations[0].queue.retryInterval", "such as 10s"},
 		{"negative number of attempts", "maxAttempts: 4", "maxAttempts: -4", 17, "channels[0].destinations[0].queue.maxAttempts", "0 tries for ever"},
 		{"unknown word for poison", "onPoison: deadletter", "onPoison: skip", 17, "channels[0].destinations[0].queue.onPoison", "one of block, deadletter"},
@@ -358,6 +360,7 @@ func FuzzLoadNeverPanicsOrShowsAValue(f *testing.F) {
 	f.Add("channels: [{id: a, source: {type: tcp}}]")
 	f.Add("a: &x [*x]")
 	f.Add("<<: {store: 1}\n? [a]: b")
+	f.Add(withKeys("transmissionMode: RAW\ndelimiter: idle\nallow: [10.0.0.0/8]\norderKey: PID-3.1\nparallel: 4\nreplay: {maxAge: 1h}", "charsetEncoding: UTF-8\nlocalAddress: 127.0.0.1"))
 	f.Add("channels:\n- destinations: [{type: channel, channelId: ${A}}]")
 	path := filepath.Join(f.TempDir(), "engine.yaml")
 	f.Fuzz(func(t *testing.T, text string) {

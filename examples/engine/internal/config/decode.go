@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/carewire/carewire/mllp"
 )
 
 // decoder fills structs from YAML nodes by their yaml tags, and notes every
@@ -69,6 +72,10 @@ func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
 		custom.decodeNode(d, node, key)
 		return
 	}
+	if _, known := advice[into.Type()]; known {
+		d.scalar(node, key, into)
+		return
+	}
 	switch into.Kind() {
 	case reflect.Pointer:
 		fresh := reflect.New(into.Type().Elem())
@@ -82,10 +89,10 @@ func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
 			return
 		}
 		list := reflect.MakeSlice(into.Type(), len(node.Content), len(node.Content))
-		for i, entry := range node.Content {
-			entryKey := fmt.Sprintf("%s[%d]", key, i)
-			d.lines[entryKey] = entry.Line
-			d.value(entry, entryKey, list.Index(i))
+		for i, item := range node.Content {
+			at := entry(key, i)
+			d.lines[at] = item.Line
+			d.value(item, at, list.Index(i))
 		}
 		into.Set(list)
 	default:
@@ -101,11 +108,7 @@ func (d *decoder) mapping(node *yaml.Node, key string, into ...reflect.Value) {
 	}
 	fields := make(map[string]reflect.Value)
 	for _, v := range into {
-		for i := range v.NumField() {
-			if name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ","); name != "" && name != "-" {
-				fields[name] = v.Field(i)
-			}
-		}
+		collect(fields, v)
 	}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
@@ -126,9 +129,24 @@ func (d *decoder) mapping(node *yaml.Node, key string, into ...reflect.Value) {
 	}
 }
 
+// collect notes the fields of a struct under their keys, and those of the structs
+// that are inline in it.
+func collect(fields map[string]reflect.Value, v reflect.Value) {
+	for i := range v.NumField() {
+		switch name, option, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ","); {
+		case option == "inline":
+			collect(fields, v.Field(i))
+		case name != "" && name != "-":
+			fields[name] = v.Field(i)
+		}
+	}
+}
+
 func isKey(node *yaml.Node) bool {
 	return node.Kind == yaml.ScalarNode && len(node.Value) <= 40 && isVariable(node.Value)
 }
+
+func entry(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i) }
 
 func join(key, name string) string {
 	if key == "" {
@@ -201,9 +219,14 @@ func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
 	ok := false
 	switch {
 	case into.Type() == durationType:
-		if v, err := time.ParseDuration(text); err == nil && isText {
+		if v, err := d.duration(text, isText, key); err == nil {
 			into.SetInt(int64(v))
 			ok = true
+		}
+	case advice[into.Type()] != "":
+		// In bytes, digits and an E may look like a number.
+		if value, isIt := reflect.TypeAssert[encoding.TextUnmarshaler](into.Addr()); isIt && (isText || into.Type() == frameBytesType) {
+			ok = value.UnmarshalText([]byte(text)) == nil // whose text may quote the value
 		}
 	case into.Kind() == reflect.String:
 		if isText {
@@ -221,13 +244,52 @@ func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
 			ok = true
 		}
 	}
-	if !ok {
-		d.report(node.Line, key, "has the wrong type: %s", wanted(into))
+	switch say := wanted(into); {
+	case ok:
+	case into.Type() == durationType && slices.Contains(millisecondKeys, lastName(key)):
+		d.report(node.Line, key, "has the wrong type: %s, or, as in Mirth, milliseconds without a unit, 100 at least: fewer might be meant as seconds", say)
+	case advice[into.Type()] != "":
+		d.report(node.Line, key, "%s", say)
+	default:
+		d.report(node.Line, key, "has the wrong type: %s", say)
 	}
+}
+
+// millisecondKeys are the durations that Mirth has too, in milliseconds: a number
+// without a unit stands for these.
+var millisecondKeys = []string{"receiveTimeout", "responseTimeout", "sendTimeout"}
+
+// leastMilliseconds is the smallest number without a unit that is taken for
+// milliseconds. No timeout is so short; who writes 30 means seconds.
+const leastMilliseconds = 100
+
+// duration reads 10s or, under the keys that Mirth has, a number of milliseconds.
+func (d *decoder) duration(text string, isText bool, key string) (time.Duration, error) {
+	if slices.Contains(millisecondKeys, lastName(key)) {
+		if n, err := strconv.ParseInt(text, 10, 32); err == nil && (n == 0 || n >= leastMilliseconds) {
+			return time.Duration(n) * time.Millisecond, nil
+		}
+	}
+	if !isText {
+		return 0, errSyntax
+	}
+	return time.ParseDuration(text)
+}
+
+var frameBytesType = reflect.TypeFor[mllp.FrameBytes]()
+
+// advice is what to write for values that are read from text and are not words.
+var advice = map[reflect.Type]string{
+	frameBytesType:                  "is not bytes: write up to 32 in hexadecimal, such as 0B or 1C0D",
+	reflect.TypeFor[mllp.Charset](): "is not a character set: write auto, raw, ASCII, UTF-8 or ISO-8859-1 to -9 and -15; for Mirth's DEFAULT_ENCODING remove the key",
+	reflect.TypeFor[AddressRange](): "is neither an address nor a range such as 10.1.0.0/16, which has no bits set behind its length",
+	reflect.TypeFor[HL7Path]():      "is not a field of a message: write it such as PID-3.1",
 }
 
 func wanted(into reflect.Value) string {
 	switch {
+	case advice[into.Type()] != "":
+		return advice[into.Type()]
 	case into.Type() == durationType:
 		return "write a duration such as 10s or 5m"
 	case into.Kind() == reflect.Bool:

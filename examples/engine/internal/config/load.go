@@ -156,6 +156,10 @@ func (d *decoder) resolvePaths(cfg *Config) {
 	for i := range cfg.Channels {
 		ch := &cfg.Channels[i]
 		addTLS(ch.Source.TCP.TLS)
+		addTLS(ch.Source.TCP.ResponseTLS)
+		if q := ch.Source.TCP.Quarantine; q != nil {
+			paths = append(paths, &q.Directory)
+		}
 		for j := range ch.Destinations {
 			if dest := &ch.Destinations[j]; dest.TCP != nil {
 				addTLS(dest.TCP.TLS)

@@ -26,19 +26,19 @@ func newFileDestination(cfg *config.FileDestination, w *worker) *fileDestination
 
 func (f *fileDestination) send(_ context.Context, d *store.Delivery) error {
 	name := fmt.Sprintf("%012d-%s.hl7", d.Message.ID, d.Message.Received.UTC().Format("20060102T150405.000Z"))
-	if err := f.write(name, d.Message.Raw); err != nil {
+	if err := writeFile(f.directory, name, d.Message.Raw); err != nil {
 		return &unavailable{err}
 	}
 	return nil
 }
 
-// write puts a whole file under name or none: a reader of the directory never
+// writeFile puts a whole file under name or none: a reader of the directory never
 // sees a part, and after a nil no power failure takes it away.
-func (f *fileDestination) write(name string, data []byte) error {
-	if err := os.MkdirAll(f.directory, 0o700); err != nil {
+func writeFile(directory, name string, data []byte) error {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return err
 	}
-	temp := filepath.Join(f.directory, "."+name+".part")
+	temp := filepath.Join(directory, "."+name+".part")
 	w, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -48,12 +48,12 @@ func (f *fileDestination) write(name string, data []byte) error {
 		err = w.Sync()
 	}
 	if err = errors.Join(err, w.Close()); err == nil {
-		err = os.Rename(temp, filepath.Join(f.directory, name))
+		err = os.Rename(temp, filepath.Join(directory, name))
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	return syncDir(f.directory)
+	return syncDir(directory)
 }
 
 // syncDir makes a rename durable (POSIX leaves that to fsync of the directory).

@@ -3,52 +3,88 @@ package engine
 import (
 	"context"
 	"errors"
-	"net"
-	"strconv"
+	"log/slog"
+	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/mllp"
 )
 
-// tcpDestination sends by MLLP or MLLPS over one connection that it keeps open.
+// tcpDestination sends over one connection, which it keeps open if it may.
+//
+// It is made of a Dialer and not of an [mllp.Client]: what a Client adds, to wait
+// and to try again, the queue does already, with its attempts and pauses in the
+// store where a person sees them and a restart finds them. Two back-offs, one
+// inside of the other, would only hide how a delivery stands.
 type tcpDestination struct {
 	queued
 	// static after construction
-	dialer  mllp.Dialer
-	address string
+	cfg    *config.TCPDestination
+	dialer *mllp.Dialer
+	log    *slog.Logger
 
-	conn *mllp.Conn // nil: none; owned by the worker
+	// owned by the worker
+	conn *mllp.Conn  // nil: none
+	idle *time.Timer // closes conn when nothing has been sent for long; nil: none is set
+	said bool        // that nobody confirms what is sent
 }
 
 func newTCPDestination(cfg *config.TCPDestination, w *worker, opts Options) *tcpDestination {
-	return &tcpDestination{
-		queued:  queued{w.store},
-		dialer:  mllp.Dialer{TLS: tlsFor(cfg.TLS, w.log, opts), Timeout: cfg.ResponseTimeout},
-		address: net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)),
-	}
+	t := &tcpDestination{queued: queued{w.store}, cfg: cfg, dialer: cfg.Dialer(), log: w.log}
+	t.dialer.TLS = tlsFor(cfg.TLS, w.log, opts)
+	return t
 }
 
 func (t *tcpDestination) send(ctx context.Context, d *store.Delivery) error {
+	msg := d.Message.Raw
+	if to := t.cfg.CharsetEncoding; to != mllp.CharsetAuto && to != mllp.CharsetRaw {
+		var err error
+		if msg, err = convert(&d.Message, to); err != nil {
+			return err
+		}
+	}
+	if t.cfg.IgnoreResponse && !t.said {
+		t.said = true
+		t.log.WarnContext(ctx, "responses are ignored: what is counted as sent here nobody has confirmed")
+	}
+	err := t.transmit(ctx, msg)
+	switch {
+	case err == nil:
+	case errors.Is(err, mllp.ErrNoApplicationAck):
+		return &givenUpError{err} // the receiver has taken charge of it: to send it again would be a mistake
+	case t.givesUp() && maybeSent(err) && ctx.Err() == nil:
+		return &givenUpError{err}
+	}
+	return err
+}
+
+// givesUp tells whether what may have arrived is not sent again.
+func (t *tcpDestination) givesUp() bool {
+	again := t.cfg.QueueOnResponseTimeout
+	return again != nil && !*again
+}
+
+func (t *tcpDestination) transmit(ctx context.Context, msg []byte) error {
 	fresh := false
 	for {
-		if t.conn != nil && t.conn.Err() != nil {
-			t.close() // the receiver has hung up while nothing was sent
+		idle := t.idle != nil && !t.idle.Stop()
+		t.idle = nil
+		if idle || t.conn != nil && t.conn.Err() != nil {
+			t.close() // it was idle for too long, or the receiver has hung up while nothing was sent
 		}
 		if t.conn == nil {
-			conn, err := t.dialer.DialContext(ctx, "tcp", t.address)
+			conn, err := t.dialer.DialContext(ctx, "tcp", t.cfg.Address())
 			if err != nil {
 				return &unavailable{err}
 			}
 			t.conn, fresh = conn, true
 		}
-		_, err := t.conn.Send(ctx, d.Message.Raw)
-		if err == nil {
-			return nil
-		}
+		_, err := t.conn.Send(ctx, msg)
 		sent, ok := errors.AsType[*mllp.SendError](err)
-		if ok && sent.Outcome == mllp.Nacked {
-			return err // the connection is good
+		if err == nil || ok && sent.Outcome == mllp.Nacked { // the connection is good
+			t.keep()
+			return err
 		}
 		t.close()
 		switch {
@@ -64,7 +100,22 @@ func (t *tcpDestination) send(ctx context.Context, d *store.Delivery) error {
 	}
 }
 
+// keep keeps the connection for the next message, for as long as it may.
+func (t *tcpDestination) keep() {
+	switch {
+	case !t.cfg.KeepsOpen():
+		t.close()
+	case t.cfg.SendTimeout > 0:
+		conn := t.conn
+		t.idle = time.AfterFunc(t.cfg.SendTimeout, func() { _ = conn.Close() }) // it is given up, whatever it says
+	}
+}
+
 func (t *tcpDestination) close() {
+	if t.idle != nil {
+		t.idle.Stop()
+		t.idle = nil
+	}
 	if t.conn != nil {
 		_ = t.conn.Close() // it is given up, whatever it says
 		t.conn = nil

@@ -24,6 +24,7 @@ import (
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/mllp"
 )
 
 // ErrUnknownChannel is returned for an id that no channel has.
@@ -140,18 +141,20 @@ func (e *Engine) channel(id string) (*channel, error) {
 	return nil, fmt.Errorf("%w: %s", ErrUnknownChannel, id)
 }
 
-// sendsByMLLP tells whether a message that comes into the channel cfg leaves by
-// MLLP somewhere. Package config has seen to it that there are no rings.
-func (e *Engine) sendsByMLLP(cfg *config.Channel) bool {
+// routes returns the ways of framing in which a message that comes into the channel
+// cfg leaves somewhere. Package config has seen to it that there are no
+// rings.
+func (e *Engine) routes(cfg *config.Channel) []mllp.Framing {
+	var found []mllp.Framing
 	for _, d := range cfg.Destinations {
-		if d.TCP != nil {
-			return true
-		}
-		if d.Channel != nil {
-			if target, err := e.channel(d.Channel.ChannelID); err == nil && e.sendsByMLLP(target.cfg) {
-				return true
+		switch {
+		case d.TCP != nil:
+			found = append(found, d.TCP.MLLP())
+		case d.Channel != nil:
+			if target, err := e.channel(d.Channel.ChannelID); err == nil {
+				found = append(found, e.routes(target.cfg)...)
 			}
 		}
 	}
-	return false
+	return found
 }

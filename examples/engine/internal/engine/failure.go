@@ -28,10 +28,24 @@ func (u *unavailable) MaybeDelivered() bool { return false }
 func (u *unavailable) Retryable() bool      { return true }
 func (u *unavailable) Code() string         { return "unavailable" }
 
+// givenUpError is a failure after which the message may have arrived and is not to be
+// sent again, whatever the queue does with others.
+type givenUpError struct{ err error }
+
+func (g *givenUpError) Error() string        { return g.err.Error() }
+func (g *givenUpError) Unwrap() error        { return g.err }
+func (g *givenUpError) MaybeDelivered() bool { return true }
+func (g *givenUpError) Retryable() bool      { return false }
+func (g *givenUpError) Code() string         { return "given_up" }
+
+// maybeSent tells whether err says that the message may have arrived.
+func maybeSent(err error) bool { return classify(err).maybeSent }
+
 // failure is what a worker needs to know about an error of sending.
 type failure struct {
 	maybeSent bool
 	permanent bool   // no further try can help
+	setAside  bool   // it is a dead letter, whatever the queue does with others
 	poison    bool   // it counts against the message
 	code      string // for logs
 }
@@ -41,6 +55,9 @@ type failure struct {
 func classify(err error) failure {
 	if _, ok := errors.AsType[*unavailable](err); ok {
 		return failure{code: "unavailable"}
+	}
+	if said, ok := errors.AsType[*givenUpError](err); ok {
+		return failure{maybeSent: true, permanent: true, setAside: true, poison: true, code: said.Code()}
 	}
 	if said, ok := errors.AsType[sendFailure](err); ok {
 		return failure{maybeSent: said.MaybeDelivered(), permanent: !said.Retryable(), poison: true, code: said.Code()}

@@ -17,28 +17,40 @@ import (
 	"github.com/carewire/carewire/tlsprops"
 )
 
-// tcpSource is a port that takes messages in by MLLP or MLLPS.
+// tcpSource takes messages in over TCP: on a port, or over a connection that it
+// makes itself.
 type tcpSource struct {
 	// static after construction
 	cfg          config.TCPSource
+	framing      mllp.Framing
 	tls          *tlsprops.TlsProperties // nil: none
+	answerTLS    *tlsprops.TlsProperties // of connections for answers; nil: none
+	replay       mllp.ReplayStore        // kept while the channel is stopped; nil: none
+	quarantine   *quarantine             // nil: none
 	engine       *Engine
 	channel      *channel
 	destinations []string
 	log          *slog.Logger
 
 	refusing atomic.Bool // whether the last message could not be stored
+	taken    atomic.Bool // whether a message has been stored since the last connection that the source made
 
 	mu     sync.Mutex
-	server *mllp.Server  // nil: closed; guarded by mu
-	port   int           // the one that is open, or the configured one; guarded by mu
-	done   chan struct{} // closed when server's Serve has returned; guarded by mu
+	server *mllp.Server   // nil: closed; guarded by mu
+	port   int            // the one that is open, or the configured one; guarded by mu
+	done   chan struct{}  // closed when server's Serve has returned; guarded by mu
+	routes []mllp.Framing // of the destinations, where messages must be looked at; guarded by mu
 }
 
 func newTCPSource(e *Engine, ch *channel, opts Options) *tcpSource {
+	cfg := ch.cfg.Source.TCP
 	s := &tcpSource{
-		cfg: ch.cfg.Source.TCP, tls: tlsFor(ch.cfg.Source.TCP.TLS, ch.log, opts),
-		engine: e, channel: ch, log: ch.log, port: ch.cfg.Source.TCP.Port,
+		cfg: cfg, framing: cfg.MLLP(), tls: tlsFor(cfg.TLS, ch.log, opts), answerTLS: tlsFor(cfg.ResponseTLS, ch.log, opts),
+		engine: e, channel: ch, log: ch.log, port: cfg.Port,
+	}
+	s.replay = cfg.Server().Replay
+	if cfg.Quarantine != nil {
+		s.quarantine = &quarantine{cfg: *cfg.Quarantine, log: ch.log}
 	}
 	for _, d := range ch.cfg.Destinations {
 		s.destinations = append(s.destinations, d.Name)
@@ -58,31 +70,23 @@ func tlsFor(p *tlsprops.TlsProperties, log *slog.Logger, opts Options) *tlsprops
 	return &own
 }
 
-// open begins to listen. When it returns nil, the port is open.
+// open begins to listen. When it returns nil, the port is open. A source that
+// makes its connection itself begins to, and goes on until it is closed.
 func (s *tcpSource) open(ctx context.Context) error {
-	if s.tls != nil {
-		// The server reads the files too, but then the port would be open already.
-		silent := *s.tls
-		silent.Logger = nil
-		source, err := tlsprops.Load(silent)
-		if err == nil {
-			_, err = source.ServerConfig()
-		}
-		if err != nil {
-			return err
-		}
+	server := s.newServer()
+	var ln net.Listener
+	var err error
+	if s.cfg.Dials() {
+		ln, err = s.newDialing()
+	} else {
+		ln, err = s.listen(ctx)
 	}
-	host, port := s.address()
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
-	server := &mllp.Server{
-		Handler: s, TLS: s.tls, MaxConns: s.cfg.MaxConnections, Logger: s.log, ConnContext: withSource,
-	}
 	done := make(chan struct{})
 	s.mu.Lock()
-	s.server, s.done = server, done
+	s.server, s.done, s.routes = server, done, s.engine.routes(s.channel.cfg)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		s.port = tcp.Port
 	}
@@ -101,6 +105,43 @@ func (s *tcpSource) open(ctx context.Context) error {
 		s.channel.sourceFailed(err)
 	}()
 	return nil
+}
+
+// newServer returns the server of one opening: it cannot be used again.
+func (s *tcpSource) newServer() *mllp.Server {
+	server := s.cfg.Server()
+	server.Handler, server.Logger, server.ConnContext, server.Replay = s, s.log, s.withSource, s.replay
+	if server.TLS != nil {
+		server.TLS = s.tls
+	}
+	if server.Responder != nil {
+		server.Responder.Dialer.TLS = s.answerTLS
+	}
+	if s.cfg.Parallel > 1 {
+		server.Key = orderKey(s.cfg.OrderKey)
+	}
+	if s.quarantine != nil {
+		server.Quarantine, server.QuarantineBytes = s.quarantine.keep, s.cfg.Quarantine.Bytes
+	}
+	return server
+}
+
+// listen opens the port, if the files of TLS are good.
+func (s *tcpSource) listen(ctx context.Context) (net.Listener, error) {
+	if s.tls != nil {
+		// The server reads the files too, but then the port would be open already.
+		silent := *s.tls
+		silent.Logger = nil
+		source, err := tlsprops.Load(silent)
+		if err == nil {
+			_, err = source.ServerConfig()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	host, port := s.address()
+	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
 // close closes the port and waits for the messages being taken in, until ctx
@@ -129,7 +170,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 		s.log.WarnContext(ctx, "an acknowledgement came in as a message and was dropped", "remote", r.RemoteAddr.String())
 		return nil, nil
 	}
-	if r.Flags&mllp.StrayControl != 0 && s.engine.sendsByMLLP(s.channel.cfg) {
+	if !s.passable(r) {
 		return nil, &mllp.Nak{Code: mllp.AR, Text: "message holds framing characters and cannot be passed on"}
 	}
 	_, err := s.engine.store.Intake(ctx, store.Intake{
@@ -139,6 +180,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	// Also after an error, which can hide a commit: who looks in vain loses nothing.
 	s.channel.wake()
 	if err == nil {
+		s.taken.Store(true)
 		if s.refusing.CompareAndSwap(true, false) {
 			s.log.InfoContext(ctx, "messages are stored and accepted again")
 		}
@@ -151,7 +193,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	if s.refusing.CompareAndSwap(false, true) {
 		s.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
 	}
-	if s.cfg.OnStoreError == "close" {
+	if s.cfg.OnStoreError == "close" || s.cfg.ResponseMode == "NONE" { // who gets no answers shall notice, too
 		return nil, mllp.ErrNoReply
 	}
 	return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
@@ -161,10 +203,13 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 type sourceKey struct{}
 
 // withSource notes what is the same for all messages of a connection.
-func withSource(ctx context.Context, info mllp.ConnInfo) context.Context {
+func (s *tcpSource) withSource(ctx context.Context, info mllp.ConnInfo) context.Context {
 	notes := map[string]string{"remoteAddress": info.RemoteAddr.String(), "localAddress": info.LocalAddr.String()}
 	if info.Identity != nil {
 		notes["tlsClientSubject"] = info.Identity.Subject
+	}
+	if s.cfg.CharsetEncoding != mllp.CharsetAuto {
+		notes[charsetNote] = string(s.cfg.CharsetEncoding)
 	}
 	return context.WithValue(ctx, sourceKey{}, store.NewSource(notes))
 }
@@ -174,8 +219,11 @@ func sourceOf(ctx context.Context) store.Source {
 	return source
 }
 
-// address is where the source listens, or would.
+// address is where the source listens, or would, or what it connects to.
 func (s *tcpSource) address() (host string, port int) {
+	if s.cfg.Dials() {
+		return s.cfg.RemoteAddress, s.cfg.RemotePort
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cfg.Host, s.port
@@ -192,7 +240,29 @@ func (s *tcpSource) connections() (n int, listening bool) {
 	return s.server.Conns(), true
 }
 
-// transport is "MLLPS" where TLS is on, and "MLLP".
+// transport is MLLP or MLLPS, and TCP or TCP+TLS with other frames.
 func (s *tcpSource) transport() string {
-	return (&mllp.Server{TLS: s.tls}).Transport()
+	return (&mllp.Server{TLS: s.tls, Framing: s.framing}).Transport()
+}
+
+// passable tells whether the destinations' frames can carry the message.
+func (s *tcpSource) passable(r *mllp.Request) bool {
+	s.mu.Lock()
+	routes := s.routes
+	s.mu.Unlock()
+	for i := range routes {
+		if isMLLP(&routes[i]) && isMLLP(&s.framing) {
+			if r.Flags&mllp.StrayControl != 0 {
+				return false
+			}
+		} else if _, err := routes[i].AppendFrame(nil, r.Message); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// isMLLP tells whether f has the frames of MLLP, of either release.
+func isMLLP(f *mllp.Framing) bool {
+	return f.Mode == "" || f.Mode == mllp.ModeMLLP || f.Mode == mllp.ModeMLLPv2
 }

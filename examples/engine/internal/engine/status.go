@@ -17,11 +17,12 @@ type Status struct {
 	Statistics store.Stats
 }
 
-// Listener is a channel's port.
+// Listener is a channel's port or, where the engine makes the connection, that of
+// the sender.
 type Listener struct {
 	Host           string
 	Port           int
-	Transport      string // "MLLP" or "MLLPS"
+	Transport      string // "MLLP" or "MLLPS", "TCP" or "TCP+TLS"
 	Connections    int
 	MaxConnections int
 	Listening      bool
@@ -58,13 +59,17 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	}
 	host, port := ch.source.address()
 	connections, listening := ch.source.connections()
+	most := ch.cfg.Source.TCP.MaxConnections
+	if ch.cfg.Source.TCP.Dials() {
+		most = 1
+	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	return Status{
 		Config: ch.cfg, State: ch.state, Deployed: ch.deployed, Statistics: stats,
 		Listener: Listener{
 			Host: host, Port: port, Transport: ch.source.transport(),
-			Connections: connections, MaxConnections: ch.cfg.Source.TCP.MaxConnections, Listening: listening,
+			Connections: connections, MaxConnections: most, Listening: listening,
 		},
 	}, nil
 }

@@ -195,7 +195,7 @@ func (w *worker) deliver(ctx context.Context, d *store.Delivery, finish <-chan s
 			w.refusals++
 		}
 		poison := failure.permanent || w.queue.MaxAttempts > 0 && w.refusals >= w.queue.MaxAttempts
-		if poison && w.queue.OnPoison == "deadletter" {
+		if failure.setAside || poison && w.queue.OnPoison == "deadletter" {
 			w.log.ErrorContext(ctx, "message set aside as dead letter", "message", d.Message.ID, "code", failure.code, "err", err)
 			return w.record(ctx, finish, func(ctx context.Context) error {
 				return w.store.DeadLetter(ctx, d, failure.maybeSent, err.Error())

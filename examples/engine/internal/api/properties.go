@@ -1,0 +1,93 @@
+package api
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/mllp"
+	"github.com/carewire/carewire/tlsprops"
+)
+
+// sourceProperties are those of a source of type tcp, by Mirth's names and, like
+// there, as text. What Mirth does not have follows under the configuration's names.
+func sourceProperties(tcp *config.TCPSource) map[string]any {
+	props := map[string]any{
+		"serverMode":                 tcp.ServerMode != "CLIENT",
+		"transmissionModeProperties": transmissionMode(&tcp.Framing),
+		"receiveTimeout":             milliseconds(tcp.ReceiveTimeout),
+		"keepConnectionOpen":         tcp.KeepsOpen(),
+		"charsetEncoding":            charset(tcp.CharsetEncoding),
+		"responseMode":               tcp.ResponseMode,
+		"respondOnNewConnection":     strconv.Itoa(tcp.RespondOnNewConnection),
+		"tls":                        enabled(tcp.TLS),
+		"maxMessageSize":             tcp.MaxMessageSize,
+		"batches":                    tcp.Batches,
+		"onStoreError":               tcp.OnStoreError,
+		"enhancedAcknowledgement":    tcp.EnhancedAcknowledgement,
+		"replay":                     tcp.Replay != nil,
+		"quarantine":                 tcp.Quarantine != nil,
+	}
+	if tcp.Dials() {
+		props["remoteAddress"], props["remotePort"] = tcp.RemoteAddress, strconv.Itoa(tcp.RemotePort)
+	} else {
+		props["listenerConnectorProperties"] = map[string]string{"host": tcp.Host, "port": strconv.Itoa(tcp.Port)}
+		props["maxConnections"] = strconv.Itoa(tcp.MaxConnections)
+		props["maxConnectionsPerHost"] = tcp.MaxConnectionsPerHost
+	}
+	if tcp.RespondOnNewConnection != 0 {
+		props["responseAddress"], props["responsePort"] = tcp.ResponseAddress, strconv.Itoa(tcp.ResponsePort)
+		props["responseTls"] = enabled(tcp.ResponseTLS)
+	}
+	if tcp.Parallel > 1 {
+		props["orderKey"], props["parallel"] = tcp.OrderKey.String(), tcp.Parallel
+	}
+	return props
+}
+
+// destinationProperties are those of a destination of type tcp, likewise.
+func destinationProperties(tcp *config.TCPDestination) map[string]any {
+	props := map[string]any{
+		"remoteAddress": tcp.Host, "remotePort": strconv.Itoa(tcp.Port),
+		"transmissionModeProperties": transmissionMode(&tcp.Framing),
+		"keepConnectionOpen":         tcp.KeepsOpen(),
+		"checkRemoteHost":            true,
+		"sendTimeout":                milliseconds(tcp.SendTimeout),
+		"responseTimeout":            milliseconds(tcp.ResponseTimeout),
+		"ignoreResponse":             tcp.IgnoreResponse,
+		"queueOnResponseTimeout":     tcp.QueueOnResponseTimeout == nil || *tcp.QueueOnResponseTimeout,
+		"charsetEncoding":            charset(tcp.CharsetEncoding),
+		"tls":                        enabled(tcp.TLS),
+		"enhancedAcknowledgement":    tcp.EnhancedAcknowledgement,
+	}
+	if tcp.LocalAddress != "" || tcp.LocalPort != 0 {
+		props["localAddress"], props["localPort"] = tcp.LocalAddress, strconv.Itoa(tcp.LocalPort)
+	}
+	return props
+}
+
+func transmissionMode(f *config.Framing) map[string]string {
+	mode := map[string]string{"pluginPointName": f.TransmissionMode}
+	switch f.TransmissionMode {
+	case string(mllp.ModeRAW):
+		mode["delimiter"] = f.Delimiter
+	case string(mllp.ModeFRAME):
+		mode["startOfMessageBytes"], mode["endOfMessageBytes"] = f.StartOfMessageBytes.String(), f.EndOfMessageBytes.String()
+	default:
+		mode["startOfMessageBytes"], mode["endOfMessageBytes"] = "0B", "1C0D"
+	}
+	return mode
+}
+
+func charset(set mllp.Charset) string {
+	if set == mllp.CharsetAuto {
+		return "auto"
+	}
+	return string(set)
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+func enabled(p *tlsprops.TlsProperties) map[string]bool {
+	return map[string]bool{"enabled": p != nil && p.Enabled}
+}

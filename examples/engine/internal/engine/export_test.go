@@ -1,0 +1,7 @@
+package engine
+
+// What the fuzz targets look at.
+var (
+	Find        = find
+	WithCharset = withCharset
+)
