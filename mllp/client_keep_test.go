@@ -474,14 +474,16 @@ func TestALaterRejectionOfTheCertificateIsAFault(t *testing.T) {
 		n := newNetwork(t)
 		n.up(func(p *peer) {
 			secured := tls.Server(p.Conn, server)
-			if secured.HandshakeContext(context.Background()) == nil {
-				p.frames = mllp.NewReader(secured, 0)
-				msg, err := p.frames.Next()
-				if err == nil {
-					var h mllp.Header
-					assert.NoError(t, h.Parse(msg))
-					io.WriteString(secured, answer(mllp.AA, string(h.ControlID)))
-				}
+			if secured.HandshakeContext(context.Background()) != nil {
+				io.Copy(io.Discard, p.Conn) // closing with bytes unread would take the alert along
+				return
+			}
+			p.frames = mllp.NewReader(secured, 0)
+			msg, err := p.frames.Next()
+			if err == nil {
+				var h mllp.Header
+				assert.NoError(t, h.Parse(msg))
+				io.WriteString(secured, answer(mllp.AA, string(h.ControlID)))
 			}
 		})
 		good := ca.Client("sender").TLS()
