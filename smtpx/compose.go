@@ -1,0 +1,453 @@
+package smtpx
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"net/mail"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	gomail "github.com/wneessen/go-mail"
+)
+
+// maxSigned is the size of the largest message that is signed: go-mail holds
+// those in memory, some four times over.
+const maxSigned = 32 << 20
+
+// compose writes m to out and returns its envelope and message id. Nothing that
+// it can find wrong is found after the first byte has gone to a server.
+func compose(m *Message, out *spool) (envelope, string, error) {
+	if m == nil {
+		return envelope{}, "", errors.New("smtpx: the message is nil")
+	}
+	h, env, err := m.check()
+	if err != nil {
+		return env, "", err
+	}
+	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	msg.FromMailAddress(&h.from.Address)
+	msg.ToMailAddress(pointers(h.to)...)
+	msg.CcMailAddress(pointers(h.cc)...)
+	msg.ReplyToMailAddress(pointers(h.replyTo)...)
+	id, err := m.headers(msg, h.from.Address.Address)
+	if err != nil {
+		return env, "", err
+	}
+	if err := m.bodies(msg); err != nil {
+		return env, "", err
+	}
+	if m.DKIM != nil || m.SMIME != nil {
+		out.limit = min(out.limit, maxSigned)
+	}
+	if err := m.attach(msg, out); err != nil {
+		return env, "", err
+	}
+	if err := m.sign(msg); err != nil {
+		return env, "", err
+	}
+	if _, err := msg.WriteTo(out); err != nil {
+		if out.err != nil {
+			return env, "", out.err // go-mail's words about it say less
+		}
+		return env, "", fmt.Errorf("smtpx: the message cannot be written: %w", err)
+	}
+	err = out.finish()
+	// Bodies and attachments are encoded, so what is not ASCII is an address.
+	env.utf8 = env.utf8 || out.eightBit
+	return env, id, err
+}
+
+func pointers(in []address) []*mail.Address {
+	out := make([]*mail.Address, len(in))
+	for i := range in {
+		out[i] = &in[i].Address
+	}
+	return out
+}
+
+// reserved are the headers that have a field, or that are made.
+var reserved = []string{
+	"Bcc", "Cc", "Date", "Dkim-Signature", "From", "Importance", "Message-Id", "Mime-Version", "Priority",
+	"Received", "Reply-To", "Return-Path", "Subject", "To", "X-Msmail-Priority", "X-Priority",
+}
+
+// headers sets all headers but the addresses, and returns the message id.
+func (m *Message) headers(msg *gomail.Msg, from string) (string, error) {
+	id := m.ID
+	if id == "" {
+		var random [16]byte
+		_, _ = rand.Read(random[:]) // never fails
+		id = hex.EncodeToString(random[:]) + from[strings.LastIndexByte(from, '@'):]
+		if !isASCII(id) {
+			id = hex.EncodeToString(random[:]) + "@localhost"
+		}
+	} else if !printableASCII(id) || len(id) > 250 || strings.ContainsAny(id, "<>") || !strings.Contains(id, "@") {
+		return "", errors.New("smtpx: Message.ID must be printable ASCII of the form left@right, without < and >")
+	}
+	msg.SetMessageIDWithValue(id)
+	date := m.Date
+	if date.IsZero() {
+		date = time.Now()
+	}
+	msg.SetDateWithValue(date)
+	if m.Subject != "" {
+		if hasControl(m.Subject) {
+			return "", errors.New("smtpx: Message.Subject has control characters, or is not UTF-8")
+		}
+		msg.SetGenHeader(gomail.HeaderSubject, encodeHeader(m.Subject))
+	}
+	switch m.Importance {
+	case "":
+	case ImportanceLow:
+		msg.SetImportance(gomail.ImportanceLow)
+	case ImportanceHigh:
+		msg.SetImportance(gomail.ImportanceHigh)
+	default:
+		return "", errors.New("smtpx: Message.Importance: use low or high, or nothing")
+	}
+	seen := make(map[string]bool, len(m.Headers))
+	for name, value := range m.Headers {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case !isHeaderName(name):
+			return "", errors.New("smtpx: Message.Headers has a name that is none")
+		case slices.Contains(reserved, canonical) || strings.HasPrefix(canonical, "Content-"):
+			return "", fmt.Errorf("smtpx: Message.Headers must not set %s: there is a field for it, or it is made", canonical)
+		case seen[canonical]:
+			return "", fmt.Errorf("smtpx: Message.Headers has %s twice", canonical)
+		case hasControl(value):
+			return "", fmt.Errorf("smtpx: Message.Headers: %s has control characters, or is not UTF-8", canonical)
+		}
+		seen[canonical] = true
+		msg.SetGenHeader(gomail.Header(name), encodeHeader(value))
+	}
+	return id, nil
+}
+
+// isHeaderName tells whether name is one by RFC 5322 section 2.2, and short
+// enough for a line.
+func isHeaderName(name string) bool {
+	return name != "" && len(name) <= 76 && printableASCII(name) && !strings.Contains(name, ":")
+}
+
+func hasControl(s string) bool {
+	return !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// encodeHeader returns value in encoded words (RFC 2047) if it needs that: for
+// characters outside of ASCII, for what would be read as an encoded word though
+// it is none, for spaces that folding would change, and for words longer than
+// a line.
+func encodeHeader(value string) string {
+	longest := 0
+	for word := range strings.SplitSeq(value, " ") {
+		longest = max(longest, len(word))
+	}
+	if isASCII(value) && !strings.Contains(value, "=?") && !strings.Contains(value, "  ") &&
+		strings.TrimSpace(value) == value && longest < 900 {
+		return value
+	}
+	const most = 45 // bytes, 60 in base64, with =?UTF-8?b??= around them 72
+	var words []string
+	for len(value) > 0 {
+		n := min(most, len(value))
+		for n < len(value) && !utf8.RuneStart(value[n]) {
+			n--
+		}
+		words = append(words, "=?UTF-8?b?"+base64.StdEncoding.EncodeToString([]byte(value[:n]))+"?=")
+		value = value[n:]
+	}
+	return strings.Join(words, " ")
+}
+
+// bodies sets text and HTML. A message without either has an empty text, unless
+// it has attachments.
+func (m *Message) bodies(msg *gomail.Msg) error {
+	convert, charset, err := m.charset()
+	if err != nil {
+		return err
+	}
+	option := gomail.WithPartCharset(charset)
+	if m.Text != "" || m.HTML == "" && len(m.Attachments) == 0 {
+		text, err := convert(m.Text)
+		if err != nil {
+			return fmt.Errorf("smtpx: Message.Text: %w", err)
+		}
+		msg.SetBodyString(gomail.TypeTextPlain, text, option)
+	}
+	if m.HTML != "" {
+		html, err := convert(m.HTML)
+		if err != nil {
+			return fmt.Errorf("smtpx: Message.HTML: %w", err)
+		}
+		if m.Text != "" {
+			msg.AddAlternativeString(gomail.TypeTextHTML, html, option)
+		} else {
+			msg.SetBodyString(gomail.TypeTextHTML, html, option)
+		}
+	}
+	return nil
+}
+
+// charset returns how a body is converted from UTF-8, and the charset's name.
+func (m *Message) charset() (func(string) (string, error), gomail.Charset, error) {
+	upTo := func(last rune) func(string) (string, error) {
+		return func(s string) (string, error) {
+			out := make([]byte, 0, len(s))
+			for _, r := range s {
+				if r > last {
+					return "", errors.New("a character that the character set does not have")
+				}
+				out = append(out, byte(r))
+			}
+			return string(out), nil
+		}
+	}
+	switch strings.ToUpper(m.Charset) {
+	case "", "UTF-8":
+		return func(s string) (string, error) {
+			if !utf8.ValidString(s) {
+				return "", errors.New("not UTF-8")
+			}
+			return s, nil
+		}, gomail.CharsetUTF8, nil
+	case "US-ASCII":
+		return upTo(unicode.MaxASCII), gomail.CharsetASCII, nil
+	case "ISO-8859-1":
+		return upTo(unicode.MaxLatin1), gomail.CharsetISO88591, nil
+	}
+	return nil, "", errors.New("smtpx: Message.Charset: use UTF-8, US-ASCII or ISO-8859-1")
+}
+
+// attach hands the attachments to msg.
+func (m *Message) attach(msg *gomail.Msg, out *spool) error {
+	direct := m.DKIM == nil && m.SMIME == nil
+	var files, inline []*gomail.File
+	for i := range m.Attachments {
+		a := &m.Attachments[i]
+		header, err := a.header()
+		if err != nil {
+			return fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, err)
+		}
+		file := &gomail.File{Name: "attachment", Header: header}
+		content := a.content
+		if direct {
+			// go-mail would hold all of what it encodes in memory. It calls this when
+			// the headers of the part have gone to out and before anything else does,
+			// so the content can go there by itself.
+			file.Writer = func(io.Writer) (int64, error) {
+				if err := a.encodeTo(out); err != nil {
+					return 0, out.fail(fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, err))
+				}
+				return 0, nil
+			}
+		} else {
+			data, err := readAll(content)
+			if err != nil {
+				return fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, err)
+			}
+			file.Writer = func(w io.Writer) (int64, error) { // S/MIME calls it twice
+				n, err := w.Write(data)
+				return int64(n), err
+			}
+		}
+		if a.ContentID != "" {
+			inline = append(inline, file)
+		} else {
+			files = append(files, file)
+		}
+	}
+	msg.SetAttachments(files)
+	msg.SetEmbeds(inline)
+	return nil
+}
+
+// readAll reads what is to be signed.
+func readAll(open func() (io.ReadCloser, error)) ([]byte, error) {
+	r, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxSigned+1))
+	if err == nil && len(data) > maxSigned {
+		err = fmt.Errorf("%w to be signed", ErrTooLarge)
+	}
+	return data, err
+}
+
+func (a *Attachment) header() (textproto.MIMEHeader, error) {
+	given := 0
+	for _, yes := range []bool{a.Data != nil, a.Path != "", a.Open != nil} {
+		if yes {
+			given++
+		}
+	}
+	if given != 1 {
+		return nil, errors.New("exactly one of Data, Path and Open must be set")
+	}
+	name := a.Name
+	if name == "" {
+		name = filepath.Base(a.Path)
+	}
+	name = safeName(name)
+	kind := a.ContentType
+	if kind == "" {
+		kind = mime.TypeByExtension(filepath.Ext(name))
+	}
+	if kind == "" {
+		kind = "application/octet-stream"
+	}
+	media, params, err := mime.ParseMediaType(kind)
+	if err != nil || !strings.Contains(media, "/") || strings.HasPrefix(media, "multipart/") {
+		return nil, errors.New("ContentType is none that an attachment can have")
+	}
+	disposition := "attachment"
+	header := textproto.MIMEHeader{}
+	if id := a.ContentID; id != "" {
+		if !printableASCII(id) || strings.ContainsAny(id, "<>") || len(id) > 250 {
+			return nil, errors.New("ContentID must be printable ASCII without < and >")
+		}
+		header.Set("Content-ID", "<"+id+">")
+		disposition = "inline"
+	}
+	header.Set("Content-Type", fold(mime.FormatMediaType(media, params)))
+	header.Set("Content-Transfer-Encoding", "base64")
+	header.Set("Content-Disposition", fold(mime.FormatMediaType(disposition, map[string]string{"filename": name})))
+	for _, values := range header {
+		if values[0] == "" {
+			return nil, errors.New("ContentType is none that an attachment can have")
+		}
+	}
+	return header, nil
+}
+
+// fold puts each parameter on a line of its own.
+func fold(value string) string { return strings.ReplaceAll(value, "; ", ";\r\n ") }
+
+// safeName makes a name of a file that no system takes for anything else: no
+// path, no device, no hidden file, no control or direction characters, not too
+// long for a file system. The extension stays.
+func safeName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r == utf8.RuneError, unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Zl, r), unicode.Is(unicode.Zp, r),
+			strings.ContainsRune(`/\:*?"<>|;`, r):
+			return '_'
+		case unicode.IsSpace(r):
+			return ' '
+		}
+		return r
+	}, name)
+	name = strings.TrimRight(strings.TrimSpace(name), ". ")
+	if strings.HasPrefix(name, ".") {
+		name = "_" + name[1:]
+	}
+	const most = 120 // bytes; three times that, percent-encoded, fits a line
+	if ext := filepath.Ext(name); len(name) > most && len(ext) <= 16 {
+		name = cut(name, most-len(ext)) + ext
+	}
+	name = cut(name, most)
+	base, _, _ := strings.Cut(strings.ToUpper(name), ".")
+	if device := strings.TrimRight(base, "0123456789 "); name == "" || base == "CON" || base == "PRN" || base == "AUX" || base == "NUL" ||
+		(device == "COM" || device == "LPT") && device != base {
+		name = "_" + name
+	}
+	return name
+}
+
+// cut returns at most n bytes of s, whole characters.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+func (a *Attachment) content() (io.ReadCloser, error) {
+	switch {
+	case a.Open != nil:
+		return a.Open()
+	case a.Path != "":
+		f, err := os.Open(a.Path)
+		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+			return nil, pathErr.Err // a path that comes from a message may tell of a patient
+		}
+		return f, err
+	}
+	return io.NopCloser(bytes.NewReader(a.Data)), nil
+}
+
+// encodeTo writes the content to w in base64, in lines of 76 characters.
+func (a *Attachment) encodeTo(w io.Writer) error {
+	r, err := a.content()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	const line = 57 // bytes that make 76 characters
+	in := make([]byte, line*512)
+	out := make([]byte, 0, 78*512)
+	for {
+		n, err := io.ReadFull(r, in)
+		out = out[:0]
+		for p := in[:n]; len(p) > 0; {
+			chunk := p[:min(line, len(p))]
+			out = base64.StdEncoding.AppendEncode(out, chunk)
+			out = append(out, "\r\n"...)
+			p = p[len(chunk):]
+		}
+		if _, err := w.Write(out); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// sign sets up the signatures.
+func (m *Message) sign(msg *gomail.Msg) error {
+	if m.SMIME != nil {
+		switch m.SMIME.PrivateKey.(type) {
+		case *rsa.PrivateKey, *ecdsa.PrivateKey:
+		default:
+			return errors.New("smtpx: Message.SMIME: the key must be RSA or ECDSA")
+		}
+		if err := msg.SignWithTLSCertificate(m.SMIME); err != nil {
+			return fmt.Errorf("smtpx: Message.SMIME: %w", err)
+		}
+	}
+	if d := m.DKIM; d != nil {
+		if d.Key == nil || hasControl(d.Domain) || hasControl(d.Selector) || !printableASCII(d.Domain+d.Selector) ||
+			strings.ContainsAny(d.Domain+d.Selector, ";=") || d.Domain == "" || d.Selector == "" {
+			return errors.New("smtpx: Message.DKIM: Domain, Selector and Key must be set")
+		}
+		if key, ok := d.Key.Public().(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
+			return errors.New("smtpx: Message.DKIM: an RSA key must have 2048 bits") // RFC 8301 section 3.2
+		}
+		msg.SetDKIM(gomail.NewDKIMSigner(d.Domain, d.Selector, d.Key))
+	}
+	return nil
+}
