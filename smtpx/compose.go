@@ -175,15 +175,15 @@ func encodeHeader(value string) string {
 	return strings.Join(words, " ")
 }
 
-// bodies sets text and HTML. A message without either has an empty text, unless
-// it has attachments.
+// bodies sets text and HTML. A message without either has an empty text: with
+// attachments alone, go-mail does not always make parts of them.
 func (m *Message) bodies(msg *gomail.Msg) error {
 	convert, charset, err := m.charset()
 	if err != nil {
 		return err
 	}
 	option := gomail.WithPartCharset(charset)
-	if m.Text != "" || m.HTML == "" && len(m.Attachments) == 0 {
+	if m.Text != "" || m.HTML == "" {
 		text, err := convert(m.Text)
 		if err != nil {
 			return fmt.Errorf("smtpx: Message.Text: %w", err)
@@ -407,7 +407,7 @@ func (a *Attachment) encodeTo(w io.Writer) error {
 	in := make([]byte, line*512)
 	out := make([]byte, 0, 78*512)
 	for {
-		n, err := io.ReadFull(r, in)
+		n, readErr := fill(r, in)
 		out = out[:0]
 		for p := in[:n]; len(p) > 0; {
 			chunk := p[:min(line, len(p))]
@@ -419,12 +419,23 @@ func (a *Attachment) encodeTo(w io.Writer) error {
 			return err
 		}
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		case errors.Is(readErr, io.EOF):
 			return nil
-		case err != nil:
-			return err
+		case readErr != nil:
+			return readErr
 		}
 	}
+}
+
+// fill reads until p is full or r has an error. io.ReadFull would make one of a
+// reader that ends too early, and of one that ends, the same.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	return n, err
 }
 
 // sign sets up the signatures.

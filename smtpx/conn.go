@@ -36,14 +36,14 @@ type conn struct {
 	since time.Time // when it became idle
 
 	mu  sync.Mutex
-	end time.Time // guarded by mu: no deadline may be later; zero: none
+	end time.Time // guarded by mu: long past, once the context of what is done has ended; zero: it has not
 }
 
 // watch bounds what is done with c by ctx, until the returned function is called.
 // That reports whether ctx was still alive; if not, c must not be used again.
 func (c *conn) watch(ctx context.Context) (stop func() bool) {
 	c.mu.Lock()
-	c.end, _ = ctx.Deadline()
+	c.end = time.Time{}
 	c.mu.Unlock()
 	return context.AfterFunc(ctx, func() {
 		c.mu.Lock()
@@ -58,8 +58,8 @@ func (c *conn) within(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	end := c.end
-	if t := time.Now().Add(d); d > 0 && (end.IsZero() || t.Before(end)) {
-		end = t
+	if d > 0 && end.IsZero() {
+		end = time.Now().Add(d)
 	}
 	_ = c.nc.SetDeadline(end) // fails on a closed connection, as what follows does
 }
