@@ -109,7 +109,7 @@ func (m *Message) headers(msg *gomail.Msg, from string) (string, error) {
 		if hasControl(m.Subject) {
 			return "", errors.New("smtpx: Message.Subject has control characters, or is not UTF-8")
 		}
-		msg.SetGenHeader(gomail.HeaderSubject, encodeHeader(m.Subject))
+		msg.SetGenHeader(gomail.HeaderSubject, encodeHeader("Subject", m.Subject))
 	}
 	switch m.Importance {
 	case "":
@@ -134,7 +134,7 @@ func (m *Message) headers(msg *gomail.Msg, from string) (string, error) {
 			return "", fmt.Errorf("smtpx: Message.Headers: %s has control characters, or is not UTF-8", canonical)
 		}
 		seen[canonical] = true
-		msg.SetGenHeader(gomail.Header(name), encodeHeader(value))
+		msg.SetGenHeader(gomail.Header(name), encodeHeader(name, value))
 	}
 	return id, nil
 }
@@ -153,24 +153,36 @@ func hasControl(s string) bool {
 // characters outside of ASCII, for what would be read as an encoded word though
 // it is none, for spaces that folding would change, and for words longer than
 // a line.
-func encodeHeader(value string) string {
-	longest := 0
+//
+// The first word fits the line of the name: some readers take the space of a
+// fold right behind the colon for part of the value.
+func encodeHeader(name, value string) string {
+	const most = 45 // bytes, 60 in base64, with =?UTF-8?b??= around them 72
+	room := 70 - len(name)
+	longest, first := 0, -1
 	for word := range strings.SplitSeq(value, " ") {
 		longest = max(longest, len(word))
+		if first < 0 {
+			first = len(word)
+		}
 	}
+	structured := name != "Subject" // or it may be: its words must stay whole if that is possible
 	if isASCII(value) && !strings.Contains(value, "=?") && !strings.Contains(value, "  ") &&
-		strings.TrimSpace(value) == value && longest < 900 {
+		strings.TrimSpace(value) == value && longest < 900 && (structured || first < room) {
 		return value
 	}
-	const most = 45 // bytes, 60 in base64, with =?UTF-8?b??= around them 72
 	var words []string
+	n := min(most, max(3, (room-12)/4*3))
 	for len(value) > 0 {
-		n := min(most, len(value))
-		for n < len(value) && !utf8.RuneStart(value[n]) {
-			n--
+		end := min(n, len(value))
+		for end > 1 && end < len(value) && !utf8.RuneStart(value[end]) {
+			end--
 		}
-		words = append(words, "=?UTF-8?b?"+base64.StdEncoding.EncodeToString([]byte(value[:n]))+"?=")
-		value = value[n:]
+		if end == 1 && value[0] >= utf8.RuneSelf { // a character longer than the room
+			_, end = utf8.DecodeRuneInString(value)
+		}
+		words = append(words, "=?UTF-8?b?"+base64.StdEncoding.EncodeToString([]byte(value[:end]))+"?=")
+		value, n = value[end:], most
 	}
 	return strings.Join(words, " ")
 }

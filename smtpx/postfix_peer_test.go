@@ -77,7 +77,7 @@ func startPostfix(t testing.TB) *postfix {
 	}
 	owner, err := user.Lookup("postfix")
 	require.NoError(t, err)
-	for _, sub := range []string{"spool", "data", "mail", "sasl", "etc", "log"} {
+	for _, sub := range []string{"spool", "data", "mail", "sasl", "etc", "etc/sasl", "log"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
 	}
 	var uid, gid int
@@ -94,7 +94,7 @@ func startPostfix(t testing.TB) *postfix {
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
-	write("sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256\nsasldb_path: "+dir+"/sasl/db\n")
+	write("etc/sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256\nsasldb_path: "+dir+"/sasl/db\n")
 	cmd := exec.Command(passwords, "-p", "-c", "-f", dir+"/sasl/db", "-u", "mail.example.org", secretUser)
 	cmd.Stdin = strings.NewReader(secretPassword)
 	out, err := cmd.CombinedOutput()
@@ -131,7 +131,6 @@ smtpd_sasl_auth_enable = yes
 smtpd_sasl_path = smtpd
 smtpd_sasl_security_options = noanonymous
 smtpd_sasl_local_domain = mail.example.org
-cyrus_sasl_config_path = DIR/sasl
 smtpd_client_connection_count_limit = 0
 smtpd_peername_lookup = no
 smtpd_delay_reject = no

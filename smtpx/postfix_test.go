@@ -110,14 +110,14 @@ func TestPostfixTakesMail(t *testing.T) {
 		}
 		_, err := s.Send(t.Context(), m)
 		require.NoError(t, err)
-		p.box(t, "j", 1)
+		assert.Contains(t, p.box(t, "j", 1), "\nCc: <jörg@example.org>\n", "Python's parser takes no UTF-8 in addresses")
 		const script = `
 import mailbox, email, email.policy, json, sys, base64
 box = mailbox.mbox(sys.argv[1], factory=lambda f: email.message_from_binary_file(f, policy=email.policy.SMTPUTF8))
 m = list(box)[-1]
 out = {"defects": [str(d) for p in m.walk() for d in p.defects], "subject": m["subject"], "long": m["x-long"], "id": m["message-id"],
   "from": [[a.display_name, a.addr_spec] for a in m["from"].addresses], "to": [[a.display_name, a.addr_spec] for a in m["to"].addresses],
-  "cc": [a.addr_spec for a in m["cc"].addresses], "text": m.get_body(("plain",)).get_content(), "html": m.get_body(("html",)).get_content(),
+  "text": m.get_body(("plain",)).get_content(), "html": m.get_body(("html",)).get_content(),
   "files": [[p.get_filename(), base64.b64encode(p.get_content()).decode()] for p in m.walk() if p.get_content_disposition()]}
 print(json.dumps(out))`
 		out, err := exec.CommandContext(t.Context(), python, "-c", script, filepath.Join(p.dir, "mail", "j")).Output()
@@ -126,7 +126,6 @@ print(json.dumps(out))`
 			Defects           []string
 			Subject, Long, ID string
 			From, To          [][2]string
-			Cc                []string
 			Text, HTML        string
 			RawFiles          json.RawMessage `json:"files"`
 		}
@@ -139,7 +138,6 @@ print(json.dumps(out))`
 		assert.Equal(t, "<python@example.org>", got.ID)
 		assert.Equal(t, [][2]string{{"Jörg Müller", "j@example.org"}}, got.From)
 		assert.Equal(t, [][2]string{{"Björn", "b@example.org"}}, got.To)
-		assert.Equal(t, []string{"jörg@example.org"}, got.Cc)
 		// The mailbox has the line ends of Unix, and marks lines that begin with From.
 		assert.Equal(t, strings.ReplaceAll(m.Text, "\r\n", "\n"), strings.ReplaceAll(got.Text, "\n>From", "\nFrom"))
 		assert.Equal(t, strings.ReplaceAll(m.HTML, "\r\n", "\n"), got.HTML)
