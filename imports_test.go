@@ -28,6 +28,10 @@ var rules = map[string]struct {
 		modules:  []string{"software.sslmate.com/src/go-pkcs12", "golang.org/x/crypto"},
 	},
 	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/pbe"}},
+	"smtpx": {
+		packages: []string{"tlsprops", "internal/pbe"},
+		modules:  []string{"github.com/wneessen/go-mail", "golang.org/x/crypto", "golang.org/x/text"}, // the last two are go-mail's
+	},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {
