@@ -41,9 +41,14 @@ func compose(m *Message, out *spool) (envelope, string, error) {
 	}
 	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	msg.FromMailAddress(&h.from.Address)
-	msg.ToMailAddress(pointers(h.to)...)
-	msg.CcMailAddress(pointers(h.cc)...)
-	msg.ReplyToMailAddress(pointers(h.replyTo)...)
+	for _, list := range []struct {
+		set func(...*mail.Address)
+		to  []address
+	}{{msg.ToMailAddress, h.to}, {msg.CcMailAddress, h.cc}, {msg.ReplyToMailAddress, h.replyTo}} {
+		if len(list.to) > 0 { // go-mail counts an empty header as a line, and then signs from the wrong one
+			list.set(pointers(list.to)...)
+		}
+	}
 	id, err := m.headers(msg, h.from.Address.Address)
 	if err != nil {
 		return env, "", err

@@ -29,11 +29,13 @@ type conn struct {
 	source uint64 // generation of the TLS files
 
 	// owned by the goroutine that has the conn
-	br    *bufio.Reader
-	bw    *bufio.Writer
-	sent  int       // messages that it carried
-	dead  bool      // reading or writing has failed
-	since time.Time // when it became idle
+	br   *bufio.Reader
+	bw   *bufio.Writer
+	sent int  // messages that it carried
+	dead bool // reading or writing has failed
+	// copying is for what comes from the spool
+	copying []byte
+	since   time.Time // when it became idle
 
 	mu  sync.Mutex
 	end time.Time // guarded by mu: long past, once the context of what is done has ended; zero: it has not
@@ -75,7 +77,7 @@ func (s *Sender) connect(ctx context.Context) (*conn, *SendError) {
 	if err != nil {
 		return nil, notSent(fmt.Errorf("smtpx: %w", err))
 	}
-	c := &conn{nc: nc, host: s.Host, local: s.localName(nc), limits: limits, opened: time.Now(), source: generation}
+	c := &conn{nc: nc, host: s.Host, local: s.localName(nc), limits: limits, opened: time.Now(), source: generation, copying: make([]byte, copyBuffer)}
 	stop := c.watch(ctx)
 	sendErr := c.open(ctx, s.Encryption, config, s.Auth)
 	stop()

@@ -52,10 +52,9 @@ func printableName(name string) string {
 	if name == "" || len(name) > 64 {
 		return "…"
 	}
-	for _, r := range name {
-		if !(r == '.' || r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z') {
-			return "…"
-		}
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+	if strings.Trim(name, letters) != "" {
+		return "…"
 	}
 	return name
 }

@@ -205,7 +205,7 @@ func (d *delivery) data(c *conn) *SendError {
 // body writes all but the last line. An answer that comes meanwhile is that to
 // the whole: the server has had enough.
 func (d *delivery) body(c *conn) *SendError {
-	err := copyDots(blockWriter{c}, d.spool.reader(), make([]byte, copyBuffer))
+	err := copyDots(blockWriter{c}, d.spool.reader(), c.copying)
 	if err == nil {
 		c.within(c.limits.block())
 		err = c.bw.Flush()
