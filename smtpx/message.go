@@ -261,3 +261,14 @@ func printableASCII(s string) bool {
 	}
 	return true
 }
+
+// WriteTo writes the message as Send would, with the headers of a message on
+// its way, for a person to look at. It reads the attachments as Send does.
+func (m *Message) WriteTo(w io.Writer) (int64, error) {
+	out := &spool{limit: defaultMaxMessage}
+	defer out.Close()
+	if _, _, err := compose(m, out); err != nil {
+		return 0, err
+	}
+	return io.Copy(w, out.reader())
+}

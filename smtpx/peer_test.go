@@ -48,6 +48,7 @@ type peer struct {
 	takes    int // bytes of the message, after which the connection is closed; 0: all
 	pause    func(line string) time.Duration
 	greeting string
+	secured  func(*tls.ConnectionState) // told of each TLS handshake
 
 	mu sync.Mutex
 	// guarded by mu
@@ -152,7 +153,7 @@ type session struct {
 	*peer
 	nc      net.Conn
 	br      *bufio.Reader
-	secured bool
+	overTLS bool
 	number  int
 }
 
@@ -218,7 +219,7 @@ func (p *peer) serve(nc net.Conn, number int) {
 				return
 			}
 		case "MAIL":
-			mail = mailIn{from: line[len("MAIL FROM:"):], conn: number, secured: s.secured}
+			mail = mailIn{from: line[len("MAIL FROM:"):], conn: number, secured: s.overTLS}
 			s.answer("250 2.1.0 OK\r\n")
 		case "RCPT":
 			mail.to = append(mail.to, line[len("RCPT TO:"):])
@@ -257,7 +258,11 @@ func (s *session) handshake() bool {
 	if secured.HandshakeContext(ctx) != nil {
 		return false
 	}
-	s.nc, s.secured = secured, true
+	s.nc, s.overTLS = secured, true
+	if s.secured != nil {
+		state := secured.ConnectionState()
+		s.secured(&state)
+	}
 	return true
 }
 
@@ -266,7 +271,7 @@ func (s *session) ehlo() {
 	if s.ext == nil {
 		lines = append(lines, "PIPELINING", "SIZE 10485760", "8BITMIME", "ENHANCEDSTATUSCODES")
 	}
-	if s.ext == nil && s.tls != nil && !s.secured {
+	if s.ext == nil && s.tls != nil && !s.overTLS {
 		lines = append(lines, "STARTTLS")
 	}
 	if s.auth != nil && s.ext == nil {

@@ -169,7 +169,7 @@ func (s *Sender) send(ctx context.Context, m *Message) (*Result, *SendError) {
 		return &Result{}, err
 	}
 	defer release()
-	spooled := &spool{dir: s.SpoolDir, limit: cmp.Or(s.MaxMessageBytes, 512<<20)}
+	spooled := &spool{dir: s.SpoolDir, limit: cmp.Or(s.MaxMessageBytes, defaultMaxMessage)}
 	defer spooled.Close()
 	env, id, composeErr := compose(m, spooled)
 	if composeErr != nil {

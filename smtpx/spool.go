@@ -14,6 +14,8 @@ const (
 	spoolMemory = 1 << 20
 	// maxLine is the length of a line without its end (RFC 5322 section 2.1.1).
 	maxLine = 998
+	// defaultMaxMessage is more than any server of a hospital takes.
+	defaultMaxMessage = 512 << 20
 )
 
 // A spool holds a message as it goes over the wire, before dots are doubled. It

@@ -21,9 +21,9 @@ const (
 	exitOK      = 0 // what was asked has happened
 	exitNo      = 1 // the work was done, or tried, and the answer is no
 	exitUsage   = 2 // the command line, a file or a certificate is unusable: nothing was begun
-	exitNacked  = 3 // mllp send: a receiver answered something other than AA or CA
-	exitUnknown = 4 // mllp send: a message may or may not have arrived
-	exitNotSent = 5 // mllp send: a message certainly did not leave
+	exitNacked  = 3 // mllp send: a receiver answered something other than AA or CA; mail send: the server refused a recipient
+	exitUnknown = 4 // mllp send, mail send: a message may or may not have arrived
+	exitNotSent = 5 // mllp send, mail send: a message certainly did not leave
 )
 
 // commandLine is the grammar: kong reads the tags.
@@ -46,6 +46,10 @@ type commandLine struct {
 		Send   sendCmd   `cmd:"" help:"Send HL7 messages and print their acknowledgements."`
 		Listen listenCmd `cmd:"" help:"Receive HL7 messages, store and acknowledge them."`
 	} `cmd:"" name:"mllp" help:"Send and receive HL7 v2 messages over MLLP and MLLPS."`
+
+	Mail struct {
+		Send mailSendCmd `cmd:"" help:"Send one mail and print what became of it for each recipient."`
+	} `cmd:"" help:"Send mail that leaves encrypted or not at all."`
 }
 
 // streams are the three standard streams of one run.
