@@ -314,3 +314,44 @@ BodyCanary-Doe-4711
 `, "\n", "\r\n"), p.taken()[0].data)
 	})
 }
+
+func TestAConnectionThatHasGoneSilentIsReplacedSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &peer{pause: func(line string) time.Duration {
+			if line == "NOOP" {
+				return time.Hour
+			}
+			return 0
+		}}
+		s := p.inMemory(t, "none", nil)
+		_, err := s.Send(t.Context(), note("a@example.org"))
+		require.NoError(t, err)
+		time.Sleep(10 * time.Second)
+		began := time.Now()
+		_, err = s.Send(t.Context(), note("a@example.org"))
+		require.NoError(t, err)
+		assert.Equal(t, 10*time.Second, time.Since(began))
+		assert.Equal(t, 2, p.connections())
+	})
+}
+
+func TestCloseLetsWhatIsBeingSentFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &peer{pause: func(line string) time.Duration {
+			if line == "DATA" {
+				return time.Minute
+			}
+			return 0
+		}}
+		s := p.inMemory(t, "none", nil)
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Send(t.Context(), note("a@example.org"))
+			done <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, s.Close())
+		require.NoError(t, <-done)
+		assert.Contains(t, p.transcript(), "C: QUIT")
+	})
+}

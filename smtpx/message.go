@@ -141,15 +141,12 @@ type DKIM struct {
 }
 
 // Format prints nothing of what the message says or to whom, for any verb.
-func (m *Message) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, m.summary()) }
+func (m Message) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, m.summary()) }
 
 // LogValue returns what Format prints.
-func (m *Message) LogValue() slog.Value { return slog.StringValue(m.summary()) }
+func (m Message) LogValue() slog.Value { return slog.StringValue(m.summary()) }
 
-func (m *Message) summary() string {
-	if m == nil {
-		return "smtpx.Message(nil)"
-	}
+func (m Message) summary() string {
 	return fmt.Sprintf("smtpx.Message{%d to, %d cc, %d bcc, %d attachments}", len(m.To), len(m.Cc), len(m.Bcc), len(m.Attachments))
 }
 

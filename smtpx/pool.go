@@ -16,6 +16,9 @@ const (
 	// freshFor is how long a connection from the pool is believed to be alive
 	// without asking.
 	freshFor = 5 * time.Second
+	// askTime is how long the answer to NOOP and RSET may take: a new connection
+	// is the better choice then.
+	askTime = 10 * time.Second
 )
 
 // acquire takes one of the places for connections.
@@ -75,7 +78,7 @@ func (s *Sender) take(ctx context.Context) *conn {
 // ask tells whether the server answers 250 to a command without consequences.
 func (c *conn) ask(ctx context.Context, command string) bool {
 	stop := c.watch(ctx)
-	ans, err := c.command(c.limits.command(), command)
+	ans, err := c.command(askTime, command)
 	return stop() && err == nil && ans.Code == 250
 }
 
@@ -96,11 +99,17 @@ func (s *Sender) put(ctx context.Context, c *conn, reset bool) {
 		return
 	}
 	c.since = time.Now()
+	if !s.keep(ctx, c, idle) {
+		s.drop(ctx, c, ReasonClosed)
+	}
+}
+
+// keep puts c among the idle connections, unless the Sender is closed.
+func (s *Sender) keep(ctx context.Context, c *conn, idle time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		s.ending.Go(func() { s.drop(context.WithoutCancel(ctx), c, ReasonClosed) })
-		return
+		return false
 	}
 	kept := &idleConn{conn: c}
 	s.ending.Add(1)
@@ -117,6 +126,7 @@ func (s *Sender) put(ctx context.Context, c *conn, reset bool) {
 		s.drop(context.WithoutCancel(ctx), c, ReasonIdle)
 	})
 	s.idle = append(s.idle, kept)
+	return true
 }
 
 // drop closes c; if there is hope that the server listens, it is told so.

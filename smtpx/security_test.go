@@ -327,7 +327,7 @@ func TestCredentialsAndTextsAreInNoLogAndNoError(t *testing.T) {
 				m.Attachments = []smtpx.Attachment{{Name: secretBody, Data: []byte(secretBody)}}
 				result, err := s.Send(t.Context(), m)
 				fmt.Fprintf(&seen, "%v %+v %#v\n", err, err, result.Recipients)
-				fmt.Fprintf(&seen, "%v %+v %#v %v %+v %#v\n", m, m, m, s.Auth, s.Auth, &s.Auth)
+				fmt.Fprintf(&seen, "%v %+v %#v %v %+v %#v\n", m, m, *m, s.Auth, s.Auth, &s.Auth)
 				fmt.Fprintf(&seen, "%+v\n", result)
 				logger.Error("x", "err", err, "result", result.Recipients, "message", m, "auth", s.Auth)
 			})

@@ -12,6 +12,7 @@
 //	carewire mllp listen --addr 127.0.0.1:2575 --out received
 //	carewire mllp send --addr 127.0.0.1:2575 messages.hl7
 //	carewire mllp send --addr 127.0.0.1:2575 --repeat 1000 --conns 4 --quiet messages.hl7
+//	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send and listen speak MLLPS; a listener with
 // --ca demands a certificate of every client. Nothing falls back to plaintext, or
@@ -22,7 +23,8 @@
 //
 // Results go to standard output, remarks and errors to standard error, and a bar
 // for long work too, if that is a terminal. No content of a message is ever
-// printed, only control ids (MSH-10), sizes and acknowledgement codes. With
+// printed, only control ids (MSH-10), sizes and acknowledgement codes; mail send
+// prints the recipients that it was given, and with --dry-run the mail. With
 // --json every line of output is one JSON object.
 //
 // # Exit status
@@ -36,10 +38,11 @@
 //	   trusted; a certificate has expired, or does within the span asked about;
 //	   the address to listen on is taken
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
-//	3  mllp send: a receiver refused a message (AE, AR, CE, CR)
-//	4  mllp send: a message was sent and not acknowledged: it may have arrived, and
-//	   sending it again may make a duplicate
-//	5  mllp send: a message was certainly not sent
+//	3  mllp send: a receiver refused a message (AE, AR, CE, CR); mail send: the
+//	   server refused a recipient
+//	4  mllp send, mail send: a message was sent and not acknowledged: it may have
+//	   arrived, and sending it again may make a duplicate
+//	5  mllp send, mail send: a message was certainly not sent
 //
 // When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
 // tells of each message.
