@@ -39,6 +39,10 @@ var rules = map[string]struct {
 		modules:  []string{"golang.org/x/sync"},
 	},
 	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/proxyproto", "internal/pbe"}},
+	"smtpx": {
+		packages: []string{"tlsprops", "internal/pbe"},
+		modules:  []string{"github.com/wneessen/go-mail", "golang.org/x/crypto", "golang.org/x/text"}, // the last two are go-mail's
+	},
 }
 
 func TestAnImportedPackageBringsOnlyWhatItsRuleAllows(t *testing.T) {

@@ -17,6 +17,7 @@
 //	carewire dicom send --addr 127.0.0.1:11112 --called PACS study/
 //	carewire dicom listen --addr 127.0.0.1:11112 --aet ARCHIVE --out objects
 //	carewire dicom commit --addr 127.0.0.1:11112 --called PACS --listen 127.0.0.1:11113 study/
+//	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
 // --ca demands a certificate of every client. Nothing falls back to plaintext, or
@@ -27,7 +28,8 @@
 //
 // Results go to standard output, remarks and errors to standard error, and a bar
 // for long work too, if that is a terminal. No content of a message is ever
-// printed, only control ids (MSH-10), sizes and acknowledgement codes. With
+// printed, only control ids (MSH-10), sizes and acknowledgement codes; mail send
+// prints the recipients that it was given, and with --dry-run the mail. With
 // --json every line of output is one JSON object.
 //
 // # Exit status
@@ -43,10 +45,10 @@
 //	   the address to listen on is taken; a listener for MLLP does something BAD
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
 //	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
-//	   refused an object
-//	4  mllp send, dicom send: a message or object was sent and not answered: it may
-//	   have arrived, and sending it again may make a duplicate
-//	5  mllp send, dicom send: a message or object was certainly not sent
+//	   refused an object; mail send: the server refused a recipient
+//	4  mllp send, dicom send, mail send: a message or object was sent and not
+//	   answered: it may have arrived, and sending it again may make a duplicate
+//	5  mllp send, dicom send, mail send: a message or object was certainly not sent
 //
 // When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
 // tells of each message and object.

@@ -21,9 +21,9 @@ const (
 	exitOK      = 0 // what was asked has happened
 	exitNo      = 1 // the work was done, or tried, and the answer is no
 	exitUsage   = 2 // the command line, a file or a certificate is unusable: nothing was begun
-	exitNacked  = 3 // mllp send, dicom send: a receiver refused
-	exitUnknown = 4 // mllp send, dicom send: a message or object may or may not have arrived
-	exitNotSent = 5 // mllp send, dicom send: a message or object certainly did not leave
+	exitNacked  = 3 // mllp send, dicom send: a receiver refused; mail send: the server refused a recipient
+	exitUnknown = 4 // mllp send, dicom send, mail send: a message or object may or may not have arrived
+	exitNotSent = 5 // mllp send, dicom send, mail send: a message or object certainly did not leave
 )
 
 // commandLine is the grammar: kong reads the tags.
@@ -54,6 +54,10 @@ type commandLine struct {
 		Listen dicomListenCmd `cmd:"" help:"Receive objects and store them as DICOM files, as storescp does."`
 		Commit dicomCommitCmd `cmd:"" help:"Ask an SCP whether it has objects safely (storage commitment)."`
 	} `cmd:"" name:"dicom" help:"Send and receive DICOM objects, with TLS and without."`
+
+	Mail struct {
+		Send mailSendCmd `cmd:"" help:"Send one mail and print what became of it for each recipient."`
+	} `cmd:"" help:"Send mail that leaves encrypted or not at all."`
 }
 
 // streams are the three standard streams of one run.
