@@ -288,7 +288,9 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 			s.stopped.Store(true)
 			stopped := time.Now()
 
-			// From here on the watchers alone must find the last set.
+			// From here on the watchers alone must find the last set. That they do so
+			// within one interval is shown elsewhere, where time stands still while the
+			// machine does other things.
 			require.Eventually(t, func() bool {
 				return s.clientOnce(t) == last.name && s.handshakeOnce(t) == last.name
 			}, 10*time.Second, 5*time.Millisecond)
@@ -300,9 +302,6 @@ func TestNoWriterMakesASourceServeAMixedSet(t *testing.T) {
 				written, generations(), s.handshakes.Load(), took.Round(time.Millisecond), interval)
 			assert.Zero(t, s.failed.Load(), "failed handshakes")
 			assert.Empty(t, s.mixedSets(), "mixed sets")
-			// To the millisecond it is shown elsewhere, where time stands still while
-			// the machine does other things.
-			assert.LessOrEqual(t, took, interval+500*time.Millisecond, "the last set is served within one interval")
 			assert.GreaterOrEqual(t, during, *stormHandshakes, "handshakes while the writer was at work")
 			assert.GreaterOrEqual(t, generations(), want, "generations seen")
 		})
