@@ -17,6 +17,7 @@
 //	carewire dicom send --addr 127.0.0.1:11112 --called PACS study/
 //	carewire dicom listen --addr 127.0.0.1:11112 --aet ARCHIVE --out objects
 //	carewire dicom commit --addr 127.0.0.1:11112 --called PACS --listen 127.0.0.1:11113 study/
+//	carewire http send --ca certs/ca.crt --content-type application/fhir+json https://lab.example.org/orders order.json
 //	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
@@ -29,8 +30,9 @@
 // Results go to standard output, remarks and errors to standard error, and a bar
 // for long work too, if that is a terminal. No content of a message is ever
 // printed, only control ids (MSH-10), sizes and acknowledgement codes; mail send
-// prints the recipients that it was given, and with --dry-run the mail. With
-// --json every line of output is one JSON object.
+// prints the recipients that it was given, and with --dry-run the mail, and http
+// send with --out - the answer. With --json every line of output is one JSON
+// object.
 //
 // # Exit status
 //
@@ -45,10 +47,12 @@
 //	   the address to listen on is taken; a listener for MLLP does something BAD
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
 //	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
-//	   refused an object; mail send: the server refused a recipient
-//	4  mllp send, dicom send, mail send: a message or object was sent and not
-//	   answered: it may have arrived, and sending it again may make a duplicate
-//	5  mllp send, dicom send, mail send: a message or object was certainly not sent
+//	   refused an object; mail send: the server refused a recipient; http send: it
+//	   answered anything but 2xx
+//	4  mllp, dicom, mail and http send: a message, object or request was sent and
+//	   not answered: it may have arrived, and sending it again may make a duplicate
+//	5  mllp, dicom and mail send: a message or object was certainly not sent; http
+//	   send: there was no answer, and another try does no harm
 //
 // When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
 // tells of each message and object.

@@ -21,9 +21,9 @@ const (
 	exitOK      = 0 // what was asked has happened
 	exitNo      = 1 // the work was done, or tried, and the answer is no
 	exitUsage   = 2 // the command line, a file or a certificate is unusable: nothing was begun
-	exitNacked  = 3 // mllp send, dicom send: a receiver refused; mail send: the server refused a recipient
-	exitUnknown = 4 // mllp send, dicom send, mail send: a message or object may or may not have arrived
-	exitNotSent = 5 // mllp send, dicom send, mail send: a message or object certainly did not leave
+	exitNacked  = 3 // mllp send, dicom send: a receiver refused; mail send: the server refused a recipient; http send: it answered no
+	exitUnknown = 4 // mllp, dicom, mail and http send: a message, object or request may or may not have arrived
+	exitNotSent = 5 // mllp, dicom and mail send: a message or object certainly did not leave; http send: another try does no harm
 )
 
 // commandLine is the grammar: kong reads the tags.
@@ -54,6 +54,10 @@ type commandLine struct {
 		Listen dicomListenCmd `cmd:"" help:"Receive objects and store them as DICOM files, as storescp does."`
 		Commit dicomCommitCmd `cmd:"" help:"Ask an SCP whether it has objects safely (storage commitment)."`
 	} `cmd:"" name:"dicom" help:"Send and receive DICOM objects, with TLS and without."`
+
+	HTTP struct {
+		Send httpSendCmd `cmd:"" help:"Send one HTTP request and print what became of it."`
+	} `cmd:"" name:"http" help:"Send HTTP requests, and none twice that may have had its effect."`
 
 	Mail struct {
 		Send mailSendCmd `cmd:"" help:"Send one mail and print what became of it for each recipient."`
@@ -116,7 +120,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var done bool // --help or --version has answered
 	parser, err := kong.New(&cli,
 		kong.Name("carewire"),
-		kong.Description("Tools for HL7 and DICOM over TLS: certificates, probes, senders and listeners."),
+		kong.Description("Tools for HL7, DICOM, HTTP and mail over TLS: certificates, probes, senders and listeners."),
 		kong.Vars{"version": version()},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
