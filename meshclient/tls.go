@@ -22,7 +22,7 @@ func isPEM(s string) bool { return strings.Contains(s, "-----BEGIN ") }
 // it watches, or a configuration that stays as it is.
 func (c *Config) security(host string) (*tlsprops.TlsProperties, *tls.Config, error) {
 	if c.TLS != nil {
-		p, err := c.properties()
+		p, err := c.properties(host)
 		return p, nil, err
 	}
 	if c.ClientCert == "" && c.ClientKey != "" || c.ClientCert != "" && c.ClientKey == "" && isPEM(c.ClientCert) {
@@ -38,7 +38,7 @@ func (c *Config) security(host string) (*tlsprops.TlsProperties, *tls.Config, er
 		if c.ClientKey == "" { // in the same file
 			p.KeyStorePath, p.CertStorePath = c.ClientCert, ""
 		}
-		if err := check(p); err != nil {
+		if err := check(p, host); err != nil {
 			return nil, nil, err
 		}
 		return p, nil, nil
@@ -48,7 +48,7 @@ func (c *Config) security(host string) (*tlsprops.TlsProperties, *tls.Config, er
 }
 
 // properties returns c.TLS, if it verifies the server's certificate in full.
-func (c *Config) properties() (*tlsprops.TlsProperties, error) {
+func (c *Config) properties(host string) (*tlsprops.TlsProperties, error) {
 	p := c.TLS
 	switch {
 	case c.ClientCert != "" || c.ClientKey != "" || c.CACert != "":
@@ -61,18 +61,18 @@ func (c *Config) properties() (*tlsprops.TlsProperties, error) {
 	case p.Verify != "" && p.Verify != tlsprops.VerifyFull:
 		return nil, refuse("tls.verify", "must be full: the server's certificate is always verified, its name too")
 	}
-	return p, check(p)
+	return p, check(p, host)
 }
 
 // check loads the files once, so that New says what is wrong with them.
-func check(p *tlsprops.TlsProperties) error {
+func check(p *tlsprops.TlsProperties, host string) error {
 	quiet := *p
 	quiet.Observe, quiet.Logger = nil, nil // the Sender's own loading tells
 	src, err := tlsprops.Load(quiet)
 	if err != nil {
 		return fmt.Errorf("meshclient: %w", err)
 	}
-	if _, err = src.ClientConfig(""); err != nil {
+	if _, err = src.ClientConfig(host); err != nil {
 		return fmt.Errorf("meshclient: %w", err)
 	}
 	return nil

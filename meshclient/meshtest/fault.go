@@ -131,6 +131,7 @@ func (c *cutting) Write(p []byte) (int, error) {
 		return n, err
 	}
 	_, _ = c.ResponseWriter.Write(p[:c.left])
+	c.left = 0
 	if err := http.NewResponseController(c.ResponseWriter).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
