@@ -151,10 +151,10 @@ func (s *Server) Close() {
 }
 
 // Config returns settings for a client of a mailbox of this server, with a client
-// certificate that is good for an hour. A Listener that is not on the network
+// certificate that is good for a year. A Listener that is not on the network
 // needs a NetDialer beside it.
 func (s *Server) Config(mailbox string) (meshclient.Config, error) {
-	cert, key, err := s.Client(time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	cert, key, err := s.Client(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))
 	if err != nil {
 		return meshclient.Config{}, err
 	}
