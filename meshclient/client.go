@@ -2,10 +2,12 @@ package meshclient
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -206,7 +208,7 @@ func (c *Client) unanswered(ctx context.Context, k *call, err error) *Error {
 		e.outcome, e.Status, e.Attempts = s.Outcome, s.Status, s.Attempts
 		e.lasting = !s.Retryable()
 	}
-	if errors.Is(err, httpsender.ErrPeerRejectedCertificate) {
+	if errors.Is(err, httpsender.ErrPeerRejectedCertificate) || !c.conf.certified() && wantsCertificate(err) {
 		e.kind = []error{ErrClientCertificate}
 		return e
 	}
@@ -230,9 +232,19 @@ func (c *Client) unanswered(ctx context.Context, k *call, err error) *Error {
 	return e
 }
 
+// wantsCertificate tells whether a server refused the handshake in the way that
+// TLS 1.2 has for one without a certificate (RFC 5246, section 7.4.6), among other
+// reasons. The type of a received alert is not exported, but its text is that of
+// the exported AlertError.
+func wantsCertificate(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" && op.Err != nil && op.Err.Error() == tls.AlertError(40).Error()
+}
+
 // brokenOff tells whether a connection ended, rather than was not made.
 func brokenOff(err error) bool {
-	return errors.Is(err, httpsender.ErrConnectionLost) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, httpsender.ErrConnectionLost) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // rejectsCertificate asks the server for something that takes no body, on a

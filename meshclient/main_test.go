@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,4 +133,23 @@ func ops(s *meshtest.Server, op string) []meshtest.Request {
 // everything returns a logger that leaves nothing out.
 func everything(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func asType[E error](err error) (E, bool) { return errors.AsType[E](err) }
+
+// port returns that of a server.
+func port(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return ""
+	}
+	return u.Port()
+}
+
+// to is a dialer that always goes to one server.
+type to string
+
+func (d to) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port(string(d))))
 }

@@ -33,7 +33,8 @@ func (c *Config) security(host string) (*tlsprops.TlsProperties, *tls.Config, er
 	}
 	if !isPEM(c.ClientCert) && !isPEM(c.ClientKey) && !isPEM(c.CACert) {
 		p := &tlsprops.TlsProperties{
-			Enabled: true, KeyStorePath: c.ClientKey, CertStorePath: c.ClientCert, TrustStorePath: c.CACert, Logger: c.Logger,
+			Enabled: true, KeyStorePath: c.ClientKey, CertStorePath: c.ClientCert, TrustStorePath: c.CACert,
+			AlwaysSendClientCert: c.ClientCert != "", Logger: c.Logger,
 		}
 		if c.ClientKey == "" { // in the same file
 			p.KeyStorePath, p.CertStorePath = c.ClientCert, ""
@@ -62,6 +63,11 @@ func (c *Config) properties(host string) (*tlsprops.TlsProperties, error) {
 		return nil, refuse("tls.verify", "must be full: the server's certificate is always verified, its name too")
 	}
 	return p, check(p, host)
+}
+
+// certified tells whether there is a certificate to show.
+func (c *Config) certified() bool {
+	return c.ClientCert != "" || c.TLS != nil && c.TLS.KeyStorePath != ""
 }
 
 // check loads the files once, so that New says what is wrong with them.
@@ -105,7 +111,9 @@ func (c *Config) inline(host string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf.Certificates = []tls.Certificate{*cert}
+	// Whatever issuers the server names: it is for the server to refuse, with a
+	// reason, rather than to miss a certificate.
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	return conf, nil
 }
 
