@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -100,8 +101,6 @@ type call struct {
 	body   *httpsender.Body
 	// again tells that a POST may be repeated: it changes nothing the second time.
 	again bool
-	// noJSON tells that what follows a success is not read as JSON.
-	noJSON bool
 }
 
 // path joins parts, each escaped.
@@ -126,9 +125,7 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 	if err != nil {
 		return nil, local(k.op, ErrInvalid, "an id cannot be part of a URL")
 	}
-	for name, values := range k.header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, k.header)
 	if r.Header.Set("Accept", acceptV2); k.accept != "" {
 		r.Header.Set("Accept", k.accept)
 	}
@@ -247,13 +244,14 @@ func brokenOff(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// rejectsCertificate asks the server for something that takes no body, on a
-// connection of its own, and tells whether it rejects the client certificate.
+// rejectsCertificate asks the server for something that takes no body and changes
+// nothing, on a connection of its own, and tells whether it rejects the client
+// certificate. Any answer at all means that it does not.
 func (c *Client) rejectsCertificate(ctx context.Context) bool {
 	c.sender.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	r, err := httpsender.NewRequest(ctx, http.MethodGet, c.base.String()+path(c.conf.Mailbox), nil)
+	r, err := httpsender.NewRequest(ctx, http.MethodGet, c.base.String()+path("_ping"), nil)
 	if err != nil {
 		return false
 	}

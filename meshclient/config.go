@@ -1,6 +1,7 @@
 package meshclient
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"context"
 
 	"github.com/carewire/carewire/httpsender"
 	"github.com/carewire/carewire/tlsprops"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,7 +120,7 @@ func (e *Error) Unwrap() []error {
 	if e.cause == nil {
 		return e.kind
 	}
-	return append(e.kind[:len(e.kind):len(e.kind)], e.cause)
+	return append(slices.Clip(e.kind), e.cause)
 }
 
 // MaybeDelivered tells whether the message may have been sent although nobody

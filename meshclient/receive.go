@@ -238,7 +238,7 @@ func (r *receiving) copy(ctx context.Context, k *call, body io.Reader, p *piece)
 			p.n += int64(n)
 			r.state.Offset += int64(n)
 		}
-		if err == io.EOF { //nolint:errorlint // a reader's io.EOF comes as it is
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

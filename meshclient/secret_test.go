@@ -50,8 +50,10 @@ func TestNothingThatIsSaidHoldsASecretOrAPatient(t *testing.T) {
 		c.Observe = func(e httpsender.Event) { fmt.Fprintf(&log, "%+v %v\n", e, e) }
 	})
 	quoting := func(status int) meshtest.Fault {
-		return meshtest.Fault{Status: status, Header: http.Header{"X-Patient": {nhs}},
-			Body: `{"detail":[{"event":"` + nhs + `,","code":"` + name + `!","msg":"` + password + secret + `"}]}`}
+		return meshtest.Fault{
+			Status: status, Header: http.Header{"X-Patient": {nhs}},
+			Body: `{"detail":[{"event":"` + nhs + `,","code":"` + name + `!","msg":"` + password + secret + `"}]}`,
+		}
 	}
 	send := func() {
 		m := chunked([]byte(strings.Repeat(nhs+name, 100)))

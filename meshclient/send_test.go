@@ -304,6 +304,53 @@ func TestContentThatChangesWhileItIsSentIsNeverCompleted(t *testing.T) {
 	}
 }
 
+func TestAnswersOfBothVersionsToASendAreUnderstood(t *testing.T) {
+	s := serve(t, small)
+	a := connect(t, s, alice)
+	for _, body := range []string{`{"messageID":"M9"}`, `{"message_id":"M9"}`} {
+		s.Script(meshtest.Fault{Op: "send", Status: 202, Body: body})
+		sent, err := a.Send(bounded(t), message([]byte("x")))
+		require.NoError(t, err)
+		assert.Equal(t, "M9", sent.MessageID)
+	}
+	for _, body := range []string{"null", "{}", "", `{"message_id":"M9"}`, `{"messageID":"M9","blockID":2}`} {
+		for _, status := range []int{200, 202} {
+			s.Script(meshtest.Fault{Op: "chunk", Chunk: 2, Status: status, Body: body})
+			_, err := a.Send(bounded(t), chunked(noise(2500, 1)))
+			require.NoError(t, err, body)
+		}
+	}
+}
+
+func TestAServerThatRefusesBeforeItHasReadEverythingIsHeard(t *testing.T) {
+	s := serve(t, meshtest.Options{})
+	a := connect(t, s, alice)
+	for status, is := range map[int]error{413: meshclient.ErrTooLarge, 403: meshclient.ErrAuth} {
+		s.Script(meshtest.Fault{Op: "send", Status: status, Body: meshtest.HTML})
+		_, err := a.Send(bounded(t), message(noise(8<<20, 1)))
+		e := failed(t, err)
+		assert.ErrorIs(t, e, is)
+		assert.False(t, e.MaybeDelivered())
+	}
+}
+
+func TestTheFakeHasTheServicesRulesForChunks(t *testing.T) {
+	s := serve(t, meshtest.Options{})
+	a := connect(t, s, alice)
+	_, err := a.Send(bounded(t), chunked(noise(2500, 1)))
+	e := failed(t, err)
+	assert.Equal(t, "InvalidHeaderChunks", e.Code(), "a chunk is shorter than 5 MB")
+	assert.False(t, e.MaybeDelivered())
+	m := message(noise(6<<20, 1))
+	m.ChunkSize = 5 << 20
+	sent, err := a.Send(bounded(t), m)
+	require.NoError(t, err, "the last may be")
+	assert.Equal(t, 2, sent.Chunks)
+	m.To = "NOBODY"
+	_, err = a.Send(bounded(t), m)
+	assert.ErrorIs(t, err, meshclient.ErrUnregisteredRecipient)
+}
+
 func TestAContextThatEndsEndsASend(t *testing.T) {
 	s := serve(t, small)
 	a := connect(t, s, alice)

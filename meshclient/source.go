@@ -72,10 +72,10 @@ func (c *checked) Read(p []byte) (int, error) {
 	_, _ = c.sum.Write(p[:n]) // to memory
 	c.left -= int64(n)
 	switch {
-	case c.left == 0 && [sha256.Size]byte(c.sum.Sum(nil)) != c.want, err == io.EOF && c.left > 0: //nolint:errorlint // a reader's io.EOF comes as it is
+	case c.left == 0 && [sha256.Size]byte(c.sum.Sum(nil)) != c.want, err == io.EOF && c.left > 0:
 		c.source.changed.Store(true)
 		return 0, ErrSourceChanged
-	case err == io.EOF: //nolint:errorlint // a reader's io.EOF comes as it is
+	case err == io.EOF:
 		return n, nil // and next time there is nothing left
 	}
 	return n, err

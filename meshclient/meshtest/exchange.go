@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,7 +58,7 @@ func (v *visit) send() {
 	case !known:
 		v.fail(http.StatusExpectationFailed, "12", "SEND", "Unregistered to address")
 		return
-	case v.s.o.Workflows != nil && !has(v.s.o.Workflows, workflow):
+	case v.s.o.Workflows != nil && !slices.Contains(v.s.o.Workflows, workflow):
 		v.fail(http.StatusExpectationFailed, "17", "SEND", "Workflow ID not registered for mailbox")
 		return
 	case m.encoding != "" && m.encoding != "gzip":
@@ -86,15 +88,6 @@ func (v *visit) send() {
 		return
 	}
 	v.json(http.StatusAccepted, map[string]string{"message_id": m.id})
-}
-
-func has(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 func chunkRange(s string) (i, n int, ok bool) {
@@ -210,9 +203,7 @@ func (v *visit) download() {
 	}
 	i := max(1, v.chunk())
 	h := v.w.Header()
-	for name, values := range m.header {
-		h[name] = values
-	}
+	maps.Copy(h, m.header)
 	for name, value := range map[string]string{
 		"Mex-From": m.from, "Mex-To": m.to, "Mex-Workflowid": m.workflow, "Mex-Messageid": m.id, "Mex-Messagetype": "DATA",
 		"Mex-Chunk-Range": fmt.Sprintf("%d:%d", i, m.n), "Mex-Total-Chunks": strconv.Itoa(m.n), "Mex-Addresstype": "ALL",
@@ -332,9 +323,7 @@ func (v *visit) inbox() {
 	if len(ids) > limit {
 		ids = ids[:limit]
 		next := url.Values{}
-		for name, values := range q {
-			next[name] = values
-		}
+		maps.Copy(next, q)
 		next.Set("continue_from", "after/+"+ids[limit-1]) // with what has to survive being passed on
 		links["next"] = v.r.URL.Path + "?" + next.Encode()
 	}

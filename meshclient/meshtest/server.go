@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -104,7 +105,7 @@ func New(o Options) (*Server, error) {
 	ln := o.Listener
 	if ln == nil {
 		var err error
-		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		if ln, err = new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
 			return nil, fmt.Errorf("meshtest: %w", err)
 		}
 	}
