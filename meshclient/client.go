@@ -29,6 +29,10 @@ const (
 	// version is what a handshake says of this program.
 	version = "carewire-meshclient/1"
 
+	// answerTimeout is how long an answer may take to begin: after the last of
+	// thousands of chunks a server has things to do.
+	answerTimeout = 3 * time.Minute
+
 	maxJSON = 8 << 20 // of an answer: 5000 ids are a tenth of that
 	maxID   = 200     // MESH's have 27 characters
 
@@ -66,7 +70,11 @@ func New(conf Config) (*Client, error) {
 		BeforeAttempt: c.authorize, ProxyURL: conf.ProxyURL, NoProxy: conf.NoProxy, Retry: conf.Retry,
 		MaxResponseBytes: conf.MaxMessageBytes, MaxCompressionRatio: conf.MaxCompressionRatio,
 		NetDialer: conf.NetDialer, Observe: conf.Observe, Logger: conf.Logger,
-		Breaker: httpsender.Breaker{Failures: -1}, // a chunk's retries are not to end because others failed
+		ResponseHeaderTimeout: answerTimeout,
+		Breaker:               httpsender.Breaker{Failures: -1}, // a chunk's retries are not to end because others failed
+	}
+	if c.sender.Retry.MaxElapsed == 0 {
+		c.sender.Retry.MaxElapsed = -1 // to send 64 MiB once can take longer than httpsender's two minutes
 	}
 	if base.Scheme == "https" {
 		if c.sender.TLS, c.sender.TLSConfig, err = c.conf.security(base.Hostname()); err != nil {

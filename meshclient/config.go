@@ -64,7 +64,8 @@ type Config struct {
 	MaxCompressionRatio int `json:"maxCompressionRatio,omitempty" yaml:"maxCompressionRatio,omitempty"`
 
 	// Retry says how often, and after which pause, what can be repeated without
-	// harm is. Its zero value has defaults.
+	// harm is. Its zero value has httpsender's defaults, but no MaxElapsed: the
+	// number of attempts bounds it, and the context of the call.
 	Retry httpsender.Retry `json:"-" yaml:"-"`
 	// NetDialer makes the connections below TLS; nil: see httpsender.Sender.
 	NetDialer interface {

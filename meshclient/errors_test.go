@@ -139,7 +139,7 @@ func TestServerErrorsOfWhatCanBeRepeatedAreRepeated(t *testing.T) {
 func TestAServersRetryAfterIsHeededUpToFiveMinutes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, ln := inMemory(t, meshtest.Options{})
-		a := connect(t, s, alice, func(c *meshclient.Config) { c.NetDialer, c.Retry.MaxElapsed = ln, -1 })
+		a := connect(t, s, alice, func(c *meshclient.Config) { c.NetDialer = ln })
 		in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 		for _, row := range []struct {
 			value string

@@ -195,6 +195,7 @@ func (c *Client) rest(ctx context.Context, m *Message, src *source, s *SendState
 			op: "send", method: http.MethodPost, path: path(c.conf.Mailbox, "outbox", s.MessageID, strconv.Itoa(s.Next)),
 			header: h, body: src.body(octets, s.Next, s.Gzip), again: true,
 		}
+		src.opened.Store(0)
 		// The answer's body is null, {}, nothing, or an id that is known.
 		if err := c.call(ctx, k, nil); err != nil {
 			if err = c.chunkFailed(ctx, asError(err), src, s); err != nil {
@@ -231,9 +232,9 @@ func (c *Client) chunkFailed(ctx context.Context, e *Error, src *source, s *Send
 		}
 	case err == nil: // undeliverable, or in error
 		e.outcome, e.lasting = httpsender.Rejected, true
-	case e.Status == 0 || e.Status >= 500 || errors.Is(e, ErrFinalised):
+	case e.Status == 0 || e.Status >= 500 || errors.Is(e, ErrFinalised) || src.opened.Load() > 1:
 		e.kind = append(e.kind, ErrOutcomeUnknown)
-		e.outcome, e.lasting = httpsender.Unknown, false
+		e.outcome = httpsender.Unknown
 	}
 	return e
 }

@@ -205,6 +205,16 @@ func TestTheLastChunkWhoseAnswerWasLostIsAskedFor(t *testing.T) {
 	assert.ErrorIs(t, e, meshclient.ErrOutcomeUnknown)
 	assert.True(t, e.MaybeDelivered())
 
+	for _, first := range []meshtest.Fault{{DropAfter: true}, {Status: 503}} {
+		first.Op, first.Chunk = "chunk", 3
+		s.Script(first, meshtest.Fault{Op: "chunk", Chunk: 3, Status: 404}, meshtest.Fault{Op: "track", Status: 404})
+		_, err = a.Send(bounded(t), chunked(noise(2500, 3)))
+		assert.True(t, failed(t, err).MaybeDelivered(), "the refusal may be one of the second try only")
+	}
+	s.Script(meshtest.Fault{Op: "chunk", Chunk: 3, Status: 417}, meshtest.Fault{Op: "track", Status: 404})
+	_, err = a.Send(bounded(t), chunked(noise(2500, 3)))
+	assert.False(t, failed(t, err).MaybeDelivered(), "there was one try, and it was refused")
+
 	s.Script(meshtest.Fault{Op: "chunk", Chunk: 3, Status: 502, Times: 4})
 	_, err = a.Send(bounded(t), chunked(noise(2500, 3)))
 	e = failed(t, err)

@@ -18,7 +18,8 @@ type source struct {
 	plan    plan
 	whole   string // SHA-256 of the content, in hexadecimal
 	chunks  [][sha256.Size]byte
-	changed atomic.Bool // a chunk was not what it was
+	changed atomic.Bool  // a chunk was not what it was
+	opened  atomic.Int32 // how many times a chunk was begun to be sent, since it was last 0
 }
 
 // newSource reads content once.
@@ -43,6 +44,7 @@ func newSource(ctx context.Context, content Content, p plan) (*source, error) {
 func (s *source) body(contentType string, i int, zip bool) *httpsender.Body {
 	offset, n := s.plan.bounds(i)
 	b := httpsender.Func(contentType, n, func() (io.ReadCloser, error) {
+		s.opened.Add(1)
 		return io.NopCloser(&checked{
 			source: s, want: s.chunks[i-1], sum: sha256.New(), left: n,
 			r: io.NewSectionReader(s.content, offset, n),
@@ -97,7 +99,7 @@ func (s *steady) Read(p []byte) (int, error) {
 	}
 	n, err := s.r.Read(p)
 	s.left -= int64(n)
-	if err == io.EOF && s.left > 0 { //nolint:errorlint // a reader's io.EOF comes as it is
+	if err == io.EOF && s.left > 0 {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
