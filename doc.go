@@ -13,6 +13,8 @@
 //     objects, in plain, in the TLS of older equipment and in today's.
 //   - [github.com/carewire/carewire/httpsender] sends HTTP requests through pools
 //     of connections, and repeats none that may have had its effect.
+//   - [github.com/carewire/carewire/meshclient] sends and receives over NHS MESH,
+//     verified, streaming, and resumable where it was interrupted.
 //   - [github.com/carewire/carewire/smtpx] sends mail that leaves encrypted or not
 //     at all, and tells of every recipient.
 //   - [github.com/carewire/carewire/cluster] protects the endpoints by which the

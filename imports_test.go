@@ -38,6 +38,14 @@ var rules = map[string]struct {
 		packages: []string{"tlsprops", "internal/pbe"},
 		modules:  []string{"golang.org/x/sync"},
 	},
+	"meshclient": {
+		packages: []string{"httpsender", "tlsprops", "internal/pbe"},
+		modules:  []string{"golang.org/x/sync"}, // httpsender's
+	},
+	"meshclient/meshtest": {
+		packages: []string{"meshclient", "httpsender", "tlsprops", "internal/pbe"},
+		modules:  []string{"golang.org/x/sync"},
+	},
 	"mllp": {packages: []string{"tlsprops", "internal/netserver", "internal/proxyproto", "internal/pbe"}},
 	"smtpx": {
 		packages: []string{"tlsprops", "internal/pbe"},
