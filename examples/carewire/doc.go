@@ -18,6 +18,8 @@
 //	carewire dicom listen --addr 127.0.0.1:11112 --aet ARCHIVE --out objects
 //	carewire dicom commit --addr 127.0.0.1:11112 --called PACS --listen 127.0.0.1:11113 study/
 //	carewire http send --ca certs/ca.crt --content-type application/fhir+json https://lab.example.org/orders order.json
+//	carewire mesh send --base-url https://msg.intspineservices.nhs.uk --to X26HC005 --workflow LAB_RESULTS results.csv
+//	carewire mesh receive --base-url https://msg.intspineservices.nhs.uk --out results.csv --ack 20260101120000000000_A1B2C3
 //	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
@@ -47,12 +49,13 @@
 //	   the address to listen on is taken; a listener for MLLP does something BAD
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
 //	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
-//	   refused an object; mail send: the server refused a recipient; http send: it
-//	   answered anything but 2xx
-//	4  mllp, dicom, mail and http send: a message, object or request was sent and
-//	   not answered: it may have arrived, and sending it again may make a duplicate
+//	   refused an object; mail send: the server refused a recipient; http send,
+//	   mesh send: it answered anything but 2xx
+//	4  mllp, dicom, mail, http and mesh send: a message, object or request was sent
+//	   and not answered: it may have arrived, and sending it again may make a
+//	   duplicate
 //	5  mllp, dicom and mail send: a message or object was certainly not sent; http
-//	   send: there was no answer, and another try does no harm
+//	   send, mesh send: there was no answer, and another try does no harm
 //
 // When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
 // tells of each message and object.
@@ -65,6 +68,18 @@
 // that has nothing else. send takes files and directories, and sends many objects
 // over one association; listen writes each object to a file of its own, whole or
 // not at all, before it is acknowledged.
+//
+// # MESH
+//
+// The commands of mesh take the settings of package meshclient from flags, from its
+// variables or from the files of --dir. send and receive of large files leave a
+// small file beside them when they are interrupted, and --resume goes on from
+// there. Subjects, names of files and descriptions are not printed: they may name
+// patients. fake serves a strict MESH on this machine, and writes what a client
+// of it needs:
+//
+//	carewire mesh fake --dir fake &
+//	carewire mesh handshake --base-url https://127.0.0.1:8700 --dir fake
 //
 // # Probing
 //

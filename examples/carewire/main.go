@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/carewire/carewire/meshclient"
 )
 
 // The exit statuses, as the package comment documents them.
@@ -21,9 +23,9 @@ const (
 	exitOK      = 0 // what was asked has happened
 	exitNo      = 1 // the work was done, or tried, and the answer is no
 	exitUsage   = 2 // the command line, a file or a certificate is unusable: nothing was begun
-	exitNacked  = 3 // mllp send, dicom send: a receiver refused; mail send: the server refused a recipient; http send: it answered no
-	exitUnknown = 4 // mllp, dicom, mail and http send: a message, object or request may or may not have arrived
-	exitNotSent = 5 // mllp, dicom and mail send: a message or object certainly did not leave; http send: another try does no harm
+	exitNacked  = 3 // mllp send, dicom send: a receiver refused; mail send: the server refused a recipient; http send, mesh send: it answered no
+	exitUnknown = 4 // mllp, dicom, mail, http and mesh send: a message, object or request may or may not have arrived
+	exitNotSent = 5 // mllp, dicom and mail send: a message or object certainly did not leave; http send, mesh send: another try does no harm
 )
 
 // commandLine is the grammar: kong reads the tags.
@@ -58,6 +60,8 @@ type commandLine struct {
 	HTTP struct {
 		Send httpSendCmd `cmd:"" help:"Send one HTTP request and print what became of it."`
 	} `cmd:"" name:"http" help:"Send HTTP requests, and none twice that may have had its effect."`
+
+	Mesh meshCmds `cmd:"" help:"Send and receive over NHS MESH, verified and resumable."`
 
 	Mail struct {
 		Send mailSendCmd `cmd:"" help:"Send one mail and print what became of it for each recipient."`
@@ -120,8 +124,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var done bool // --help or --version has answered
 	parser, err := kong.New(&cli,
 		kong.Name("carewire"),
-		kong.Description("Tools for HL7, DICOM, HTTP and mail over TLS: certificates, probes, senders and listeners."),
-		kong.Vars{"version": version()},
+		kong.Description("Tools for HL7, DICOM, HTTP, MESH and mail over TLS: certificates, probes, senders and listeners."),
+		kong.Vars{"version": version(), "meshdir": meshclient.DefaultDir},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
