@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -24,9 +25,9 @@ func httpSend(t *testing.T, args ...string) (status int, stdout, stderr string) 
 }
 
 func TestHTTPSendSaysWhatBecameOfTheRequest(t *testing.T) {
-	tries := 0
+	var tries atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tries++
+		tries.Add(1)
 		switch r.URL.Path {
 		case "/no":
 			w.WriteHeader(http.StatusNotFound)
@@ -44,7 +45,7 @@ func TestHTTPSendSaysWhatBecameOfTheRequest(t *testing.T) {
 		args   []string
 		status int
 		out    string
-		tries  int
+		tries  int32
 	}{
 		"taken":                     {[]string{server.URL + "/", "-"}, exitOK, "sent, status 200, 6 bytes\n", 1},
 		"refused":                   {[]string{server.URL + "/no", "-"}, exitNacked, "rejected, status 404, 0 bytes\n", 1},
@@ -55,11 +56,11 @@ func TestHTTPSendSaysWhatBecameOfTheRequest(t *testing.T) {
 		"answer on standard output": {[]string{server.URL + "/", "--out", "-"}, exitOK, "answer", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tries = 0
+			tries.Store(0)
 			status, out, errs := httpSend(t, tt.args...)
 			assert.Equal(t, tt.status, status, errs)
 			assert.Equal(t, tt.out, out)
-			assert.Equal(t, tt.tries, tries)
+			assert.Equal(t, tt.tries, tries.Load())
 			assert.NotContains(t, errs, "BodyCanary")
 		})
 	}
