@@ -64,6 +64,10 @@ func transportName(d *config.Destination) string {
 	switch {
 	case d.TCP != nil:
 		return "TCP Sender"
+	case d.HTTP != nil:
+		return "HTTP Sender"
+	case d.SMTP != nil:
+		return "SMTP Sender"
 	case d.File != nil:
 		return "File Writer"
 	default:
@@ -75,6 +79,10 @@ func properties(d *config.Destination) map[string]any {
 	switch {
 	case d.TCP != nil:
 		return destinationProperties(d.TCP)
+	case d.HTTP != nil:
+		return httpProperties(d.HTTP)
+	case d.SMTP != nil:
+		return smtpProperties(d.SMTP)
 	case d.Channel != nil:
 		return map[string]any{"channelId": d.Channel.ChannelID}
 	default:

@@ -2,6 +2,7 @@ package api
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
@@ -64,6 +65,30 @@ func destinationProperties(tcp *config.TCPDestination) map[string]any {
 		props["localAddress"], props["localPort"] = tcp.LocalAddress, strconv.Itoa(tcp.LocalPort)
 	}
 	return props
+}
+
+// httpProperties are those of a destination of type http, without what may be
+// secret: the query of the URL, headers and credentials.
+func httpProperties(h *config.HTTPDestination) map[string]any {
+	host, _, _ := strings.Cut(h.Host, "?")
+	return map[string]any{
+		"host": host, "method": h.Method, "contentType": h.ContentType,
+		"useAuthentication": h.UseAuthentication, "authenticationType": h.AuthenticationType,
+		"responseTimeout": milliseconds(h.ResponseTimeout), "tls": enabled(h.TLS),
+	}
+}
+
+// smtpProperties are those of a destination of type smtp, without credentials,
+// addresses and texts.
+func smtpProperties(s *config.SMTPDestination) map[string]any {
+	port := s.SMTPPort
+	if port == 0 {
+		port = s.Encryption.DefaultPort()
+	}
+	return map[string]any{
+		"smtpHost": s.SMTPHost, "smtpPort": strconv.Itoa(port), "encryption": string(s.Encryption),
+		"authentication": s.Authentication, "html": s.HTML, "tls": enabled(s.TLS),
+	}
 }
 
 func transmissionMode(f *config.Framing) map[string]string {

@@ -79,3 +79,33 @@ func TestPropertiesOfTCPConnectorsAreShownByMirthsNames(t *testing.T) {
 		assert.Equal(t, want, lab[name], name)
 	}
 }
+
+func TestPropertiesOfHTTPAndMailDestinationsAreShownWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	o := &other{cfg: config.Channel{ID: "adt", Name: "adt", Destinations: []config.Destination{
+		{Name: "web", Type: "http", HTTP: &config.HTTPDestination{
+			Host: "https://lab.example.org/in?token=secret", Method: "POST", UseAuthentication: true, AuthenticationType: "Digest",
+			Username: "secret", Password: "hunter2", ResponseTimeout: time.Second,
+		}},
+		{Name: "ward", Type: "smtp", SMTP: &config.SMTPDestination{
+			SMTPHost: "smtp.example.org", Encryption: "ssl", Authentication: true, Username: "secret", Password: "hunter2",
+		}},
+	}}}
+	w := request(api.New(o, api.Options{}), http.MethodGet, "/api/channels")
+	require.Equal(t, http.StatusOK, w.Code)
+	assert.NotContains(t, w.Body.String(), "secret")
+	assert.NotContains(t, w.Body.String(), "hunter2")
+	var channels []struct {
+		DestinationConnectors []struct {
+			TransportName string
+			Properties    map[string]any
+		}
+	}
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &channels))
+	web, ward := channels[0].DestinationConnectors[0], channels[0].DestinationConnectors[1]
+	assert.Equal(t, "HTTP Sender", web.TransportName)
+	assert.Equal(t, "https://lab.example.org/in", web.Properties["host"])
+	assert.Equal(t, "1000", web.Properties["responseTimeout"])
+	assert.Equal(t, "SMTP Sender", ward.TransportName)
+	assert.Equal(t, "465", ward.Properties["smtpPort"], "that of the encryption")
+}

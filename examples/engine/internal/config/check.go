@@ -16,7 +16,7 @@ import (
 )
 
 // Connector types that the design has and this version does not.
-var laterTypes = []string{"dicom", "http", "mesh", "smtp"}
+var laterTypes = []string{"dicom", "http", "mesh"}
 
 func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
 	kind, ok := d.connectorType(node, key, "tcp")
@@ -26,7 +26,7 @@ func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
 }
 
 func (dest *Destination) decodeNode(d *decoder, node *yaml.Node, key string) {
-	kind, ok := d.connectorType(node, key, "tcp", "file", "channel")
+	kind, ok := d.connectorType(node, key, "tcp", "http", "smtp", "file", "channel")
 	if !ok {
 		return
 	}
@@ -35,6 +35,12 @@ func (dest *Destination) decodeNode(d *decoder, node *yaml.Node, key string) {
 	case "tcp":
 		dest.TCP = new(TCPDestination)
 		d.mapping(node, key, own, reflect.ValueOf(dest.TCP).Elem())
+	case "http":
+		dest.HTTP = new(HTTPDestination)
+		d.mapping(node, key, own, reflect.ValueOf(dest.HTTP).Elem())
+	case "smtp":
+		dest.SMTP = new(SMTPDestination)
+		d.mapping(node, key, own, reflect.ValueOf(dest.SMTP).Elem())
 	case "file":
 		dest.File = new(FileDestination)
 		d.mapping(node, key, own, reflect.ValueOf(dest.File).Elem())
@@ -170,6 +176,10 @@ func (d *decoder) destinations(channel string, ch *Channel, directories map[stri
 		switch {
 		case dest.TCP != nil:
 			d.tcpDestination(key, dest.TCP)
+		case dest.HTTP != nil:
+			d.httpDestination(key, dest.HTTP)
+		case dest.SMTP != nil:
+			d.smtpDestination(key, dest.SMTP)
 		case dest.File != nil:
 			d.directory(join(key, "directory"), dest.File.Directory, directories)
 		}

@@ -128,11 +128,12 @@ func readable(p *tlsprops.TlsProperties) *tlsprops.TlsProperties {
 	return &own
 }
 
-// library reports what package mllp has against values that are good each by
-// itself, without the values that it quotes.
+// library reports what a package of the library has against values that are good
+// each by itself, without the values that it quotes.
 func (d *decoder) library(key string, err error) {
 	if err != nil {
-		d.at(key, "%s", yamlQuoted.ReplaceAllString(strings.TrimPrefix(err.Error(), "mllp: "), "…"))
+		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "mllp: "), "smtpx: ")
+		d.at(key, "%s", yamlQuoted.ReplaceAllString(text, "…"))
 	}
 }
 

@@ -14,7 +14,7 @@
 // replaced once, when the file is read; what comes out is never looked at
 // again, whatever it holds. $${ stands for ${ itself, and ${message.…} is left
 // for the connectors that fill it in per message. A secret (passphrase,
-// keyPassphrase) may also be written as file:/run/secrets/name: the file's
+// keyPassphrase, password) may also be written as file:/run/secrets/name: the file's
 // content without its last line break. No value is ever printed, only keys.
 //
 // Relative paths are relative to the directory of the configuration file.
@@ -53,14 +53,16 @@ type Source struct {
 	TCP  TCPSource
 }
 
-// Destination is where a channel's messages go. Of TCP, File and Channel, the
-// one that Type names is set.
+// Destination is where a channel's messages go. Of TCP, HTTP, SMTP, File and
+// Channel, the one that Type names is set.
 type Destination struct {
 	// Name names the queue in the store: as Channel.ID, and as lasting.
 	Name    string `yaml:"name"`
-	Type    string `yaml:"type"` // "tcp", "file" or "channel"
+	Type    string `yaml:"type"` // "tcp", "http", "smtp", "file" or "channel"
 	Queue   Queue  `yaml:"queue"`
 	TCP     *TCPDestination
+	HTTP    *HTTPDestination
+	SMTP    *SMTPDestination
 	File    *FileDestination
 	Channel *ChannelDestination
 }
@@ -112,8 +114,11 @@ func (c *Config) setDefaults() {
 			d := &ch.Destinations[j]
 			setDefault(&d.Queue.RetryInterval, defaultRetryInterval)
 			setDefault(&d.Queue.OnPoison, "block")
-			if d.TCP != nil {
+			switch {
+			case d.TCP != nil:
 				d.TCP.setDefaults()
+			case d.HTTP != nil:
+				d.HTTP.setDefaults()
 			}
 		}
 	}

@@ -32,7 +32,7 @@ type nodeDecoder interface {
 }
 
 // secretKeys are the keys whose value may be given as file:PATH.
-var secretKeys = []string{"passphrase", "keyPassphrase"}
+var secretKeys = []string{"passphrase", "keyPassphrase", "password"}
 
 func (d *decoder) report(line int, key, format string, args ...any) {
 	d.found = append(d.found, LineError{File: d.file, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
@@ -197,6 +197,10 @@ func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
 		return
 	}
 	text, isText := node.Value, node.ShortTag() == "!!str"
+	if template, is := reflect.TypeAssert[templated](into.Addr()); is {
+		d.template(node, key, template)
+		return
+	}
 	fromFile := false
 	if isText {
 		if slices.Contains(secretKeys, lastName(key)) {
@@ -283,6 +287,8 @@ var advice = map[reflect.Type]string{
 	frameBytesType:                  "is not bytes: write up to 32 in hexadecimal, such as 0B or 1C0D",
 	reflect.TypeFor[mllp.Charset](): "is not a character set: write auto, raw, ASCII, UTF-8 or ISO-8859-1 to -9 and -15; for Mirth's DEFAULT_ENCODING remove the key",
 	reflect.TypeFor[AddressRange](): "is neither an address nor a range such as 10.1.0.0/16, which has no bits set behind its length",
+	reflect.TypeFor[Template]():     "has the wrong type: write text, in quotes where it looks like a number or a date",
+	reflect.TypeFor[Addresses]():    "has the wrong type: write addresses in one text, with commas between them",
 	reflect.TypeFor[HL7Path]():      "is not a field of a message: write it such as PID-3.1",
 }
 

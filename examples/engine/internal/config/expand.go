@@ -12,34 +12,57 @@ import (
 // in is not looked at again. $${ becomes ${, and ${message.…} stays as it is.
 // Errors name the variable, never a value.
 func expand(s string, lookup func(string) (string, bool)) (string, error) {
+	parts, err := parse(s, lookup)
+	if err != nil {
+		return "", err
+	}
 	var out strings.Builder
+	for _, p := range parts {
+		out.WriteString(p.text)
+		if p.variable != "" {
+			out.WriteString("${message." + p.variable + "}")
+		}
+	}
+	return out.String(), nil
+}
+
+// A part of a text is what stands there, and after it what a message has under
+// variable, if that is not empty.
+type part struct{ text, variable string }
+
+// parse takes a text apart, with the values of ${NAME} in their places.
+func parse(s string, lookup func(string) (string, bool)) ([]part, error) {
+	var parts []part
+	var text strings.Builder
 	for {
 		before, after, found := strings.Cut(s, "${")
 		if !found {
-			out.WriteString(s)
-			return out.String(), nil
+			text.WriteString(s)
+			return append(parts, part{text: text.String()}), nil
 		}
 		if escaped, ok := strings.CutSuffix(before, "$"); ok {
-			out.WriteString(escaped + "${")
+			text.WriteString(escaped + "${")
 			s = after
 			continue
 		}
-		out.WriteString(before)
+		text.WriteString(before)
 		inner, rest, closed := strings.Cut(after, "}")
+		variable, ofMessage := strings.CutPrefix(inner, "message.")
 		switch {
 		case !closed:
-			return "", errors.New("a ${ without its }: close it, or write $${ for the two characters themselves")
-		case strings.HasPrefix(inner, "message."):
-			out.WriteString("${" + inner + "}")
+			return nil, errors.New("a ${ without its }: close it, or write $${ for the two characters themselves")
+		case ofMessage && variable != "":
+			parts = append(parts, part{text.String(), variable})
+			text.Reset()
 		case !isVariable(inner):
 			// What stands between the braces may be half of a password: it is not shown.
-			return "", errors.New("only ${NAME} and ${message.…} can stand here: write $${ for the two characters themselves")
+			return nil, errors.New("only ${NAME} and ${message.…} can stand here: write $${ for the two characters themselves")
 		default:
 			value, ok := lookup(inner)
 			if !ok {
-				return "", fmt.Errorf("the environment variable %s is not set: set it, or write $${ for the two characters themselves", inner)
+				return nil, fmt.Errorf("the environment variable %s is not set: set it, or write $${ for the two characters themselves", inner)
 			}
-			out.WriteString(value)
+			text.WriteString(value)
 		}
 		s = rest
 	}

@@ -161,9 +161,14 @@ func (d *decoder) resolvePaths(cfg *Config) {
 			paths = append(paths, &q.Directory)
 		}
 		for j := range ch.Destinations {
-			if dest := &ch.Destinations[j]; dest.TCP != nil {
+			switch dest := &ch.Destinations[j]; {
+			case dest.TCP != nil:
 				addTLS(dest.TCP.TLS)
-			} else if dest.File != nil {
+			case dest.HTTP != nil:
+				addTLS(dest.HTTP.TLS)
+			case dest.SMTP != nil:
+				addTLS(dest.SMTP.TLS)
+			case dest.File != nil:
 				paths = append(paths, &dest.File.Directory)
 			}
 		}

@@ -248,6 +248,8 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 	require.NoError(t, err)
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "tcp.md"))
 	require.NoError(t, err)
+	second, err := os.ReadFile(filepath.Join("..", "..", "docs", "http-smtp.md"))
+	require.NoError(t, err)
 	for _, of := range []any{
 		config.Config{},
 		config.Channel{},
@@ -260,6 +262,10 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 		config.Destination{},
 		config.Queue{},
 		config.TCPDestination{},
+		config.HTTPDestination{},
+		config.SMTPDestination{},
+		config.Header{},
+		config.Attachment{},
 		config.FileDestination{},
 		config.ChannelDestination{},
 	} {
@@ -271,6 +277,8 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 			}
 			assert.Regexp(t, regexp.MustCompile(`\b`+key+`:`), string(text), "%v", typ)
 			switch of.(type) {
+			case config.HTTPDestination, config.SMTPDestination, config.Header, config.Attachment:
+				assert.Contains(t, string(second), "`"+key+"`", "%v", typ)
 			case config.TCPSource, config.Framing, config.Replay, config.Quarantine, config.TCPDestination:
 				assert.Contains(t, string(page), "`"+key+"`", "%v", typ)
 			}

@@ -67,6 +67,10 @@ func (e *Engine) newWorker(ch *channel, cfg *config.Destination, opts Options) *
 	switch {
 	case cfg.TCP != nil:
 		w.dest = newTCPDestination(cfg.TCP, w, opts)
+	case cfg.HTTP != nil:
+		w.dest = newHTTPDestination(cfg.HTTP, w, opts)
+	case cfg.SMTP != nil:
+		w.dest = newSMTPDestination(cfg.SMTP, w, opts)
 	case cfg.File != nil:
 		w.dest = newFileDestination(cfg.File, w)
 	default:
