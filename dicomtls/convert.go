@@ -219,8 +219,8 @@ func (c *converter) element(t token) error {
 
 const tagPixelRepresentation = 0x0028_0103
 
-// header writes a tag, its VR if the encoding has it, and a length. v is 0 for
-// items and delimiters, which have none.
+// header writes a tag, its VR if the encoding has it and it is no item or
+// delimiter, and a length. Elements whose VR are two NULs keep those.
 func (c *converter) header(enc encoding, tag uint32, v vr, length uint32) error {
 	var order binary.AppendByteOrder = binary.LittleEndian
 	if enc.bigEndian {
@@ -229,7 +229,7 @@ func (c *converter) header(enc encoding, tag uint32, v vr, length uint32) error 
 	b := order.AppendUint16(c.scratch[:0], uint16(tag>>16))
 	b = order.AppendUint16(b, uint16(tag))
 	switch {
-	case enc.implicit || v == 0:
+	case enc.implicit || tag>>16 == tagItem>>16:
 		b = order.AppendUint32(b, length)
 	case v.long():
 		b = append(b, byte(v>>8), byte(v), 0, 0)

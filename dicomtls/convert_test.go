@@ -91,6 +91,16 @@ func TestAnUnknownSequenceKeepsItsOwnEncoding(t *testing.T) {
 	assert.Equal(t, want.Bytes(), converted(t, in.Bytes(), ele, dicomtls.ImplicitVRLittleEndian))
 }
 
+// Old equipment writes two NULs where it has no VR, and 16 bits of length.
+func TestTwoNULsInThePlaceOfAVRStay(t *testing.T) {
+	in := explicit().element(0x00091010, "\x00\x00", "abcd").element(0x00100010, "PN", "Doe^Jane")
+	const ele = dicomtls.ExplicitVRLittleEndian
+	assert.Equal(t, in.Bytes(), converted(t, in.Bytes(), ele, dicomtls.ExplicitVRBigEndian, ele))
+	assert.Equal(t, in.Bytes(), converted(t, in.Bytes(), ele, dicomtls.DeflatedExplicitVRLittleEndian, ele))
+	want := implicit().element(0x00091010, "", "abcd").element(0x00100010, "", "Doe^Jane")
+	assert.Equal(t, want.Bytes(), converted(t, in.Bytes(), ele, dicomtls.ImplicitVRLittleEndian))
+}
+
 func TestWhatCannotBeConvertedIsRefused(t *testing.T) {
 	const jpeg = "1.2.840.10008.1.2.4.50"
 	assert.False(t, dicomtls.CanConvert(jpeg, dicomtls.ExplicitVRLittleEndian))

@@ -102,6 +102,8 @@ func (w *walker) parsable(t token) error {
 	case t.vr == 0 && t.kind == tokenSequence && t.length == undefinedLength && dictionaryVR(t.tag, false) != vrSQ && dictionaryVR(t.tag, false) != vrUN,
 		t.vr == 0 && t.tag == tagPixelData && t.kind != tokenElement:
 		return w.fail(t.tag, "has no length, which its VR does not allow")
+	case t.vr == 0 && t.kind == tokenElement && !w.enc().implicit: // two NULs in its place
+		return w.fail(t.tag, "has a VR that the parser does not know")
 	case t.vr == 0: // items, and Implicit VR
 		return nil
 	case !t.vr.letters(), t.vr.long() && !parserLong[t.vr]:

@@ -77,6 +77,7 @@ func TestWhatTheParserCannotBeTrustedWithIsRefusedFirst(t *testing.T) {
 		"truncated":                       {explicit().header(0x00100010, "PN", 20).Bytes(), dicomtls.ExplicitVRLittleEndian, "ends too early"},
 		"too many elements":               {many.Bytes(), dicomtls.ExplicitVRLittleEndian, "more than 100000 elements"},
 		"too much to hold":                {explicit().element(0x00091001, "UN", strings.Repeat("x", 17<<20)).Bytes(), dicomtls.ExplicitVRLittleEndian, "besides pixel data"},
+		"two NULs in the place of a VR":   {explicit().element(0x00091001, "\x00\x00", "abcd").Bytes(), dicomtls.ExplicitVRLittleEndian, "parser does not know"},
 		"an unknown sequence":             {explicit().header(0x00091001, "UN", undefined).delimiter(sequenceEnd, 0).Bytes(), dicomtls.ExplicitVRLittleEndian, "unknown sequence"},
 		"an unknown syntax":               {explicit().Bytes(), "1.3.46.670589.33.1.4.1", "not a transfer syntax of DICOM"},
 	} {
