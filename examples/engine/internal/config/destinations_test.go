@@ -22,7 +22,8 @@ func withDestination(keys string) string {
 
 const (
 	anHTTP = "type: http\nhost: https://lab.example.org/in\n"
-	aMail  = "type: smtp\nsmtpHost: smtp.example.org\nencryption: tls\nfrom: a@example.org\nto: b@example.org\n"
+	aMail  = "type: smtp\nsmtpHost: smtp.example.org\nencryption: tls\nfrom: a@example.org\n" +
+		"to: b@example.org\n"
 )
 
 func TestEveryMistakeInAnHTTPOrMailDestinationGivesOneLine(t *testing.T) {
