@@ -54,7 +54,7 @@ func FuzzATrackingNeverFailsOnWhatItHolds(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		quoted, err := json.Marshal(s)
 		if err != nil {
-			t.Skip()
+			return
 		}
 		for _, value := range []string{string(quoted), "null", "7", "true"} {
 			var b trackingBody

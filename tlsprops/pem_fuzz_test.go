@@ -80,7 +80,7 @@ func FuzzParseKey(f *testing.F) {
 				break
 			}
 			if asksForMuch(block.Bytes) {
-				t.Skip()
+				return
 			}
 		}
 		decoded := errors.New("decoded")
@@ -150,7 +150,7 @@ func FuzzDecryptPKCS8(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, der []byte, passphrase string) {
 		if asksForMuch(der) {
-			t.Skip()
+			return
 		}
 		plain, err := decryptPKCS8(der, passphrase)
 		if err != nil {

@@ -185,7 +185,7 @@ func FuzzJoinedMessagesSplitAgain(f *testing.F) {
 	f.Add("MSH-1", "a\x1Cb\x0Bc", uint8(2))
 	f.Fuzz(func(t *testing.T, id, field string, n uint8) {
 		if strings.ContainsAny(id+field, "\r\n") || strings.Contains(field, "\x0BMSH") || strings.ContainsAny(id, "|\x0B\x1C") || strings.HasSuffix(field, "\x1C") || strings.Contains(field, "\x1C\x0B") {
-			t.Skip()
+			return
 		}
 		var captured, plain strings.Builder
 		var want []string
