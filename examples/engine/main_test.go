@@ -396,7 +396,7 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	assert.Equal(t, "127.0.0.1:6661", line[4])
 	assert.Contains(t, said.String(), "Made development certificates in "+filepath.Join(dir, "certs"))
 
-	source := &cfg.Channels[0].Source.TCP
+	source := cfg.Channels[0].Source.TCP
 	assert.True(t, source.TLS.RequireClientCert)
 	source.Port = freePort(t) // 6661 may be in use here
 	ctx, cancel := context.WithCancel(t.Context())

@@ -33,7 +33,7 @@ type fake struct {
 
 var configured = &config.Channel{
 	ID: "adt", Name: "MLLPS Receiver",
-	Source: config.Source{Type: "tcp", TCP: config.TCPSource{
+	Source: config.Source{Type: "tcp", TCP: &config.TCPSource{
 		Host: "127.0.0.1", Port: 6661, MaxConnections: 10,
 		TLS: &tlsprops.TlsProperties{Enabled: true, KeyStorePath: "/secret/server.key", Passphrase: "hunter2", Pins: []string{"sha256/pin"}},
 	}},

@@ -42,12 +42,11 @@ func (s *Server) channels(w http.ResponseWriter, _ *http.Request) {
 }
 
 func describe(cfg *config.Channel) channel {
-	tcp := &cfg.Source.TCP
 	ch := channel{
 		ID: cfg.ID, Name: cfg.Name, Revision: 1, Enabled: true,
 		SourceConnector: connector{
-			Name: "sourceConnector", Enabled: true, TransportName: "TCP Listener",
-			Properties: sourceProperties(tcp),
+			Name: "sourceConnector", Enabled: true, TransportName: sourceTransportName(&cfg.Source),
+			Properties: sourceProperties(&cfg.Source),
 		},
 	}
 	for i := range cfg.Destinations {
@@ -58,6 +57,20 @@ func describe(cfg *config.Channel) channel {
 		})
 	}
 	return ch
+}
+
+func sourceTransportName(s *config.Source) string {
+	if s.TCP != nil {
+		return "TCP Listener"
+	}
+	return "Channel Reader"
+}
+
+func sourceProperties(s *config.Source) map[string]any {
+	if s.TCP != nil {
+		return tcpSourceProperties(s.TCP)
+	}
+	return map[string]any{}
 }
 
 func transportName(d *config.Destination) string {
@@ -155,7 +168,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 			MaxConnections: st.Listener.MaxConnections, TransportType: st.Listener.Transport, Listening: st.Listener.Listening,
 		},
 		ChildStatuses: []childStatus{{
-			ChannelID: st.Config.ID, Name: "Source", State: st.State, TransportName: "TCP Listener", Enabled: true,
+			ChannelID: st.Config.ID, Name: "Source", State: st.State, TransportName: sourceTransportName(&st.Config.Source), Enabled: true,
 			Statistics: statistics{Received: total.Received, Filtered: total.Filtered},
 		}},
 	}

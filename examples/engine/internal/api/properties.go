@@ -10,9 +10,9 @@ import (
 	"github.com/carewire/carewire/tlsprops"
 )
 
-// sourceProperties are those of a source of type tcp, by Mirth's names and, like
+// tcpSourceProperties are those of a source of type tcp, by Mirth's names and, like
 // there, as text. What Mirth does not have follows under the configuration's names.
-func sourceProperties(tcp *config.TCPSource) map[string]any {
+func tcpSourceProperties(tcp *config.TCPSource) map[string]any {
 	props := map[string]any{
 		"serverMode":                 tcp.ServerMode != "CLIENT",
 		"transmissionModeProperties": transmissionMode(&tcp.Framing),

@@ -33,7 +33,7 @@ func TestPropertiesOfTCPConnectorsAreShownByMirthsNames(t *testing.T) {
 	secret := &tlsprops.TlsProperties{Enabled: true, KeyStorePath: "/secret/client.key", Passphrase: "hunter2"}
 	o := &other{cfg: config.Channel{
 		ID: "adt", Name: "adt",
-		Source: config.Source{Type: "tcp", TCP: config.TCPSource{
+		Source: config.Source{Type: "tcp", TCP: &config.TCPSource{
 			ServerMode: "CLIENT", RemoteAddress: "modality.example.org", RemotePort: 7001, TLS: secret, ReceiveTimeout: time.Minute,
 			Framing:      config.Framing{TransmissionMode: "FRAME", StartOfMessageBytes: []byte{2}, EndOfMessageBytes: []byte{3, 13}},
 			ResponseMode: "AUTO", RespondOnNewConnection: 1, ResponseAddress: "ward.example.org", ResponsePort: 7002, ResponseTLS: secret,

@@ -19,9 +19,17 @@ import (
 var laterTypes = []string{"dicom", "http", "mesh"}
 
 func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
-	kind, ok := d.connectorType(node, key, "tcp")
-	if ok && kind != "" {
-		d.mapping(node, key, reflect.ValueOf(s).Elem(), reflect.ValueOf(&s.TCP).Elem())
+	kind, ok := d.connectorType(node, key, "tcp", "channel")
+	if !ok {
+		return
+	}
+	own := reflect.ValueOf(s).Elem()
+	switch kind {
+	case "tcp":
+		s.TCP = new(TCPSource)
+		d.mapping(node, key, own, reflect.ValueOf(s.TCP).Elem())
+	case "channel":
+		d.mapping(node, key, own)
 	}
 }
 
@@ -71,7 +79,7 @@ func (d *decoder) connectorType(node *yaml.Node, key string, known ...string) (k
 			return "", false
 		case slices.Contains(known, kind):
 			return kind, true
-		case slices.Contains(laterTypes, kind) || kind == "channel":
+		case slices.Contains(laterTypes, kind):
 			d.report(value.Line, join(key, "type"), "this type is not in this version of the engine: the types are %s", strings.Join(known, ", "))
 		default:
 			d.report(value.Line, join(key, "type"), "is not a type: the types are %s", strings.Join(known, ", "))

@@ -48,7 +48,13 @@ func (d *decoder) source(channel string, s *Source, others []listener, directori
 	if s.Type == "" {
 		return others // reported when it was read
 	}
-	tcp := &s.TCP
+	if s.TCP != nil {
+		others = d.tcpSource(key, s.TCP, others, directories)
+	}
+	return others
+}
+
+func (d *decoder) tcpSource(key string, tcp *TCPSource, others []listener, directories map[string]string) []listener {
 	d.oneOf(join(key, "serverMode"), tcp.ServerMode, "SERVER", "CLIENT")
 	if tcp.Dials() {
 		d.dialingSource(key, tcp)

@@ -47,10 +47,12 @@ type Channel struct {
 	Destinations []Destination `yaml:"destinations"`
 }
 
-// Source is where a channel's messages come from.
+// Source is where a channel's messages come from. TCP is set where Type is tcp;
+// a source of type channel has no settings of its own: what comes in is what
+// destinations of other channels hand over.
 type Source struct {
-	Type string `yaml:"type"` // "tcp"
-	TCP  TCPSource
+	Type string `yaml:"type"` // "tcp" or "channel"
+	TCP  *TCPSource
 }
 
 // Destination is where a channel's messages go. Of TCP, HTTP, SMTP, File and
@@ -109,7 +111,9 @@ func (c *Config) setDefaults() {
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		setDefault(&ch.Name, ch.ID)
-		ch.Source.TCP.setDefaults()
+		if ch.Source.TCP != nil {
+			ch.Source.TCP.setDefaults()
+		}
 		for j := range ch.Destinations {
 			d := &ch.Destinations[j]
 			setDefault(&d.Queue.RetryInterval, defaultRetryInterval)

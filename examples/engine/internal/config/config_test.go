@@ -75,7 +75,7 @@ func TestConfigurationIsReadWithItsDefaults(t *testing.T) {
 	first, second := cfg.Channels[0], cfg.Channels[1]
 	assert.Equal(t, "MLLPS Receiver", first.Name)
 	assert.Equal(t, "second", second.Name, "the id, where there is no name")
-	assert.Equal(t, config.TCPSource{
+	assert.Equal(t, &config.TCPSource{
 		ServerMode: "SERVER", Host: "127.0.0.1", Port: 6663, Framing: config.Framing{TransmissionMode: "MLLP"},
 		MaxConnections: 1024, MaxConnectionsPerHost: 64, MaxMessageSize: 16 << 20, Batches: "reject", ResponseMode: "AUTO", OnStoreError: "AE",
 	}, second.Source.TCP)
@@ -132,6 +132,7 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		{"source without a type", "type: tcp, host: 127.0.0.1, port: 6663", "host: 127.0.0.1, port: 6663", 25, "channels[1].source.type", "is missing: the types are tcp"},
 		{"unknown type of source", "      type: tcp\n", "      type: " + marker + "\n", 7, "channels[0].source.type", "is not a type: the types are tcp"},
 		{"type of source of a later version", "      type: tcp\n", "      type: dicom\n", 7, "channels[0].source.type", "not in this version"},
+		{"source of a channel with a port", "type: tcp, host: 127.0.0.1, port: 6663", "type: channel, port: 6663", 25, "channels[1].source.port", "not a key here"},
 		{"source without a host", "      host: 127.0.0.1\n", "", 6, "channels[0].source.host", "is missing: 0.0.0.0 accepts from every network"},
 		{"host with a port", "      host: 127.0.0.1\n", "      host: 127.0.0.1:6661\n", 8, "channels[0].source.host", "without a port"},
 		{"source without a port", "      port: 6661\n", "", 6, "channels[0].source.port", "is missing"},

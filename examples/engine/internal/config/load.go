@@ -155,10 +155,12 @@ func (d *decoder) resolvePaths(cfg *Config) {
 	}
 	for i := range cfg.Channels {
 		ch := &cfg.Channels[i]
-		addTLS(ch.Source.TCP.TLS)
-		addTLS(ch.Source.TCP.ResponseTLS)
-		if q := ch.Source.TCP.Quarantine; q != nil {
-			paths = append(paths, &q.Directory)
+		if tcp := ch.Source.TCP; tcp != nil {
+			addTLS(tcp.TLS)
+			addTLS(tcp.ResponseTLS)
+			if q := tcp.Quarantine; q != nil {
+				paths = append(paths, &q.Directory)
+			}
 		}
 		for j := range ch.Destinations {
 			switch dest := &ch.Destinations[j]; {
@@ -186,7 +188,7 @@ func Development(dataDir string, serverTLS tlsprops.TlsProperties) *Config {
 		DataDir: dataDir,
 		Channels: []Channel{{
 			ID: "first-light", Name: "MLLPS Receiver",
-			Source:       Source{Type: "tcp", TCP: TCPSource{Host: "127.0.0.1", Port: 6661, TLS: &serverTLS}},
+			Source:       Source{Type: "tcp", TCP: &TCPSource{Host: "127.0.0.1", Port: 6661, TLS: &serverTLS}},
 			Destinations: []Destination{{Name: "archive", Type: "file", File: &FileDestination{Directory: filepath.Join(dataDir, "archive")}}},
 		}},
 	}

@@ -229,7 +229,7 @@ checkRemoteHost: false
 ignoreResponse: false
 charsetEncoding: ISO-8859-1`), nil)
 	require.NoError(t, err)
-	source, dest := &cfg.Channels[0].Source.TCP, cfg.Channels[0].Destinations[0].TCP
+	source, dest := cfg.Channels[0].Source.TCP, cfg.Channels[0].Destinations[0].TCP
 	assert.Equal(t, mllp.CharsetUTF8, source.CharsetEncoding)
 	assert.Equal(t, mllp.Framing{Mode: mllp.ModeMLLP, KeepOpen: new(true)}, source.MLLP())
 	assert.Equal(t, mllp.Framing{Mode: mllp.ModeFRAME, Start: []byte{2}, End: []byte{3}, KeepOpen: new(true)}, dest.MLLP())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
@@ -36,11 +37,14 @@ func (e *StateError) Error() string {
 // channel is one source, its workers, and their common state.
 type channel struct {
 	// static after construction
-	cfg     *config.Channel
-	engine  *Engine
-	log     *slog.Logger
-	source  *tcpSource
-	workers []*worker
+	cfg          *config.Channel
+	engine       *Engine
+	log          *slog.Logger
+	source       source
+	workers      []*worker
+	destinations []string // their names, in order
+
+	refusing atomic.Bool // whether the last message could not be stored
 
 	lifecycle sync.Mutex // held while the channel starts or stops: one at a time
 
@@ -51,9 +55,14 @@ type channel struct {
 
 func (e *Engine) newChannel(cfg *config.Channel, opts Options) *channel {
 	ch := &channel{cfg: cfg, engine: e, log: e.log.With("channel", cfg.ID), state: Stopped}
-	ch.source = newTCPSource(e, ch, opts)
+	if cfg.Source.TCP != nil {
+		ch.source = newTCPSource(ch, opts)
+	} else {
+		ch.source = new(channelSource)
+	}
 	for i := range cfg.Destinations {
 		ch.workers = append(ch.workers, e.newWorker(ch, &cfg.Destinations[i], opts))
+		ch.destinations = append(ch.destinations, cfg.Destinations[i].Name)
 	}
 	return ch
 }
@@ -100,12 +109,12 @@ func (ch *channel) start(ctx context.Context) error {
 		return err
 	}
 	ch.setState(Started)
-	if _, listening := ch.source.connections(); !listening {
+	listener := ch.source.listener()
+	if !listener.Listening {
 		ch.setState(Stopped) // over what sourceFailed may have set before
 		return errors.New("the source ended at once: the log says why")
 	}
-	host, port := ch.source.address()
-	ch.log.InfoContext(ctx, "channel started", "host", host, "port", port, "transport", ch.source.transport())
+	ch.log.InfoContext(ctx, "channel started", "host", listener.Host, "port", listener.Port, "transport", listener.Transport)
 	return nil
 }
 

@@ -31,7 +31,7 @@ func (c *channelDestination) complete(ctx context.Context, d *store.Delivery) er
 	}
 	_, err = c.engine.store.Forward(ctx, d, store.Intake{
 		Channel: c.target, ControlID: d.Message.ControlID, Raw: d.Message.Raw,
-		Source: d.Message.Source.With("sourceChannelId", c.channel), Destinations: target.source.destinations,
+		Source: d.Message.Source.With("sourceChannelId", c.channel), Destinations: target.destinations,
 	})
 	target.wake()
 	return err

@@ -157,6 +157,31 @@ func TestChannelDestinationHandsOverInOrder(t *testing.T) {
 	assert.Zero(t, in.Queued+out.Queued)
 }
 
+// A channel reader has no port of its own, and no messages but those that are
+// handed to it. While it is stopped it takes them in and keeps them.
+func TestAChannelReaderIsFedByOtherChannels(t *testing.T) {
+	dir := t.TempDir()
+	reader := channel("out", toFile("archive", dir))
+	reader.Source = config.Source{Type: "channel"}
+	e := start(t, openStore(t, t.TempDir()), channel("in", toChannel("next", "out")), reader)
+	conn := dial(t, e.addr("in"), nil)
+	send(t, conn, "C1")
+	eventually(t, "delivered", func() bool { return e.stats("out").Sent == 1 })
+
+	require.NoError(t, e.StopChannel(t.Context(), "out"))
+	st, err := e.Status(t.Context(), "out")
+	require.NoError(t, err)
+	assert.Equal(t, engine.Stopped, st.State)
+	assert.Equal(t, engine.Listener{}, st.Listener)
+	send(t, conn, "C2")
+	eventually(t, "handed over", func() bool { return e.stats("out").Received == 2 })
+	assert.Equal(t, []string{"C1"}, filedIDs(t, dir))
+
+	require.NoError(t, e.StartChannel(t.Context(), "out"))
+	eventually(t, "delivered", func() bool { return e.stats("out").Sent == 2 })
+	assert.Equal(t, []string{"C1", "C2"}, filedIDs(t, dir))
+}
+
 func TestRefusedMessages(t *testing.T) {
 	reject := func(id string) error {
 		if id == "M0001" {

@@ -125,7 +125,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 func channel(id string, destinations ...config.Destination) config.Channel {
 	return config.Channel{
 		ID: id, Name: id, Destinations: destinations,
-		Source: config.Source{Type: "tcp", TCP: config.TCPSource{Host: "127.0.0.1", MaxConnections: 1024}},
+		Source: config.Source{Type: "tcp", TCP: &config.TCPSource{Host: "127.0.0.1", MaxConnections: 1024}},
 	}
 }
 

@@ -37,7 +37,7 @@ func newStation(t *testing.T, cfg *tls.Config) *station {
 // channel is one whose source connects to the station.
 func (s *station) channel(dir string, props *tlsprops.TlsProperties) config.Channel {
 	ch := channel("adt", toFile("archive", dir))
-	ch.Source.TCP = config.TCPSource{ServerMode: "CLIENT", RemoteAddress: "127.0.0.1", RemotePort: s.ln.Addr().(*net.TCPAddr).Port, TLS: props}
+	ch.Source.TCP = &config.TCPSource{ServerMode: "CLIENT", RemoteAddress: "127.0.0.1", RemotePort: s.ln.Addr().(*net.TCPAddr).Port, TLS: props}
 	return ch
 }
 

@@ -21,19 +21,16 @@ import (
 // makes itself.
 type tcpSource struct {
 	// static after construction
-	cfg          config.TCPSource
-	framing      mllp.Framing
-	tls          *tlsprops.TlsProperties // nil: none
-	answerTLS    *tlsprops.TlsProperties // of connections for answers; nil: none
-	replay       mllp.ReplayStore        // kept while the channel is stopped; nil: none
-	quarantine   *quarantine             // nil: none
-	engine       *Engine
-	channel      *channel
-	destinations []string
-	log          *slog.Logger
+	cfg        config.TCPSource
+	framing    mllp.Framing
+	tls        *tlsprops.TlsProperties // nil: none
+	answerTLS  *tlsprops.TlsProperties // of connections for answers; nil: none
+	replay     mllp.ReplayStore        // kept while the channel is stopped; nil: none
+	quarantine *quarantine             // nil: none
+	channel    *channel
+	log        *slog.Logger
 
-	refusing atomic.Bool // whether the last message could not be stored
-	taken    atomic.Bool // whether a message has been stored since the last connection that the source made
+	taken atomic.Bool // whether a message has been stored since the last connection that the source made
 
 	mu     sync.Mutex
 	server *mllp.Server   // nil: closed; guarded by mu
@@ -42,18 +39,15 @@ type tcpSource struct {
 	routes []mllp.Framing // of the destinations, where messages must be looked at; guarded by mu
 }
 
-func newTCPSource(e *Engine, ch *channel, opts Options) *tcpSource {
-	cfg := ch.cfg.Source.TCP
+func newTCPSource(ch *channel, opts Options) *tcpSource {
+	cfg := *ch.cfg.Source.TCP
 	s := &tcpSource{
 		cfg: cfg, framing: cfg.MLLP(), tls: tlsFor(cfg.TLS, ch.log, opts), answerTLS: tlsFor(cfg.ResponseTLS, ch.log, opts),
-		engine: e, channel: ch, log: ch.log, port: cfg.Port,
+		channel: ch, log: ch.log, port: cfg.Port,
 	}
 	s.replay = cfg.Server().Replay
 	if cfg.Quarantine != nil {
 		s.quarantine = &quarantine{cfg: *cfg.Quarantine, log: ch.log}
-	}
-	for _, d := range ch.cfg.Destinations {
-		s.destinations = append(s.destinations, d.Name)
 	}
 	return s
 }
@@ -86,7 +80,7 @@ func (s *tcpSource) open(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	s.mu.Lock()
-	s.server, s.done, s.routes = server, done, s.engine.routes(s.channel.cfg)
+	s.server, s.done, s.routes = server, done, s.channel.engine.routes(s.channel.cfg)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		s.port = tcp.Port
 	}
@@ -140,8 +134,10 @@ func (s *tcpSource) listen(ctx context.Context) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	host, port := s.address()
-	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	s.mu.Lock()
+	port := s.port
+	s.mu.Unlock()
+	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(s.cfg.Host, strconv.Itoa(port)))
 }
 
 // close closes the port and waits for the messages being taken in, until ctx
@@ -173,30 +169,17 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	if !s.passable(r) {
 		return nil, &mllp.Nak{Code: mllp.AR, Text: "message holds framing characters and cannot be passed on"}
 	}
-	_, err := s.engine.store.Intake(ctx, store.Intake{
-		Channel: s.channel.cfg.ID, ControlID: string(r.Header.ControlID), Raw: r.Message,
-		Source: sourceOf(ctx), Destinations: s.destinations,
-	})
-	// Also after an error, which can hide a commit: who looks in vain loses nothing.
-	s.channel.wake()
-	if err == nil {
+	switch err := s.channel.intake(ctx, string(r.Header.ControlID), r.Message, sourceOf(ctx)); {
+	case err == nil:
 		s.taken.Store(true)
-		if s.refusing.CompareAndSwap(true, false) {
-			s.log.InfoContext(ctx, "messages are stored and accepted again")
-		}
 		return nil, nil
-	}
-	if errors.Is(err, store.ErrInvalid) {
-		s.log.ErrorContext(ctx, "message cannot be stored, refused", "bytes", len(r.Message), "err", err)
+	case errors.Is(err, store.ErrInvalid):
 		return nil, &mllp.Nak{Code: mllp.AR, Text: "message cannot be stored"}
-	}
-	if s.refusing.CompareAndSwap(false, true) {
-		s.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
-	}
-	if s.cfg.OnStoreError == "close" || s.cfg.ResponseMode == "NONE" { // who gets no answers shall notice, too
+	case s.cfg.OnStoreError == "close" || s.cfg.ResponseMode == "NONE": // who gets no answers shall notice, too
 		return nil, mllp.ErrNoReply
+	default:
+		return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
 	}
-	return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
 }
 
 // sourceKey is under which a connection's context has its store.Source.
@@ -219,30 +202,22 @@ func sourceOf(ctx context.Context) store.Source {
 	return source
 }
 
-// address is where the source listens, or would, or what it connects to.
-func (s *tcpSource) address() (host string, port int) {
+// listener is where the source listens, or would, or what it connects to.
+func (s *tcpSource) listener() Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := Listener{
+		Host: s.cfg.Host, Port: s.port, MaxConnections: s.cfg.MaxConnections,
+		Transport: (&mllp.Server{TLS: s.tls, Framing: s.framing}).Transport(),
+		Listening: s.server != nil,
+	}
 	if s.cfg.Dials() {
-		return s.cfg.RemoteAddress, s.cfg.RemotePort
+		l.Host, l.Port, l.MaxConnections = s.cfg.RemoteAddress, s.cfg.RemotePort, 1
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cfg.Host, s.port
-}
-
-// connections returns how many senders are connected, and whether the port is
-// open.
-func (s *tcpSource) connections() (n int, listening bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.server == nil {
-		return 0, false
+	if l.Listening {
+		l.Connections = s.server.Conns()
 	}
-	return s.server.Conns(), true
-}
-
-// transport is MLLP or MLLPS, and TCP or TCP+TLS with other frames.
-func (s *tcpSource) transport() string {
-	return (&mllp.Server{TLS: s.tls, Framing: s.framing}).Transport()
+	return l
 }
 
 // passable tells whether the destinations' frames can carry the message.

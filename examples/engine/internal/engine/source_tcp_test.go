@@ -52,7 +52,7 @@ func frame(t *testing.T, msg []byte) []byte {
 // A channel with no source property but this one, and a file to look at.
 func sourceWith(t *testing.T, set func(*config.TCPSource)) config.Channel {
 	ch := channel("adt", toFile("archive", t.TempDir()))
-	set(&ch.Source.TCP)
+	set(ch.Source.TCP)
 	return ch
 }
 

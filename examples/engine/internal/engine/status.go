@@ -18,11 +18,11 @@ type Status struct {
 }
 
 // Listener is a channel's port or, where the engine makes the connection, that of
-// the sender.
+// the sender. A source of type channel has neither.
 type Listener struct {
 	Host           string
 	Port           int
-	Transport      string // "MLLP" or "MLLPS", "TCP" or "TCP+TLS"
+	Transport      string // "MLLP" or "MLLPS", "TCP" or "TCP+TLS"; empty: none
 	Connections    int
 	MaxConnections int
 	Listening      bool
@@ -57,19 +57,11 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	host, port := ch.source.address()
-	connections, listening := ch.source.connections()
-	most := ch.cfg.Source.TCP.MaxConnections
-	if ch.cfg.Source.TCP.Dials() {
-		most = 1
-	}
+	listener := ch.source.listener()
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	return Status{
 		Config: ch.cfg, State: ch.state, Deployed: ch.deployed, Statistics: stats,
-		Listener: Listener{
-			Host: host, Port: port, Transport: ch.source.transport(),
-			Connections: connections, MaxConnections: most, Listening: listening,
-		},
+		Listener: listener,
 	}, nil
 }

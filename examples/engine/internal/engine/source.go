@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/carewire/carewire/examples/engine/internal/store"
+)
+
+// source is where a channel's messages come from. What it takes in it hands to
+// [channel.intake], and acknowledges after that has returned nil.
+type source interface {
+	// open begins to take messages in. When it returns nil, what it listens on is
+	// open. One that ends by itself later calls channel.sourceFailed.
+	open(ctx context.Context) error
+	// close ends that and waits for the messages being taken in, until ctx ends;
+	// then it cuts them off, unacknowledged. open may follow. On a source that is
+	// not open it does nothing.
+	close(ctx context.Context) error
+	// listener tells where it listens, or would. It may be called at any time.
+	listener() Listener
+}
+
+// intake makes a message durable with a queued delivery for each destination.
+// Only after its nil may the message be acknowledged. [store.ErrInvalid] means that
+// it is never going to be stored.
+func (ch *channel) intake(ctx context.Context, controlID string, raw []byte, notes store.Source) error {
+	_, err := ch.engine.store.Intake(ctx, store.Intake{
+		Channel: ch.cfg.ID, ControlID: controlID, Raw: raw, Source: notes, Destinations: ch.destinations,
+	})
+	// Also after an error, which can hide a commit: who looks in vain loses nothing.
+	ch.wake()
+	switch {
+	case err == nil:
+		if ch.refusing.CompareAndSwap(true, false) {
+			ch.log.InfoContext(ctx, "messages are stored and accepted again")
+		}
+	case errors.Is(err, store.ErrInvalid):
+		ch.log.ErrorContext(ctx, "message cannot be stored, refused", "bytes", len(raw), "err", err)
+	case ch.refusing.CompareAndSwap(false, true):
+		ch.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
+	}
+	return err
+}
+
+// channelSource is the source of a channel that gets its messages from other
+// channels of the engine. Their destinations put them into its queues, also while
+// the channel is stopped: what has been acknowledged has no way back.
+type channelSource struct{ isOpen atomic.Bool }
+
+func (s *channelSource) open(context.Context) error  { s.isOpen.Store(true); return nil }
+func (s *channelSource) close(context.Context) error { s.isOpen.Store(false); return nil }
+func (s *channelSource) listener() Listener          { return Listener{Listening: s.isOpen.Load()} }
