@@ -77,8 +77,8 @@ func pemBlocks(data []byte) ([]pemBlock, error) {
 			if err := checkEnd(text, cur.label); err != nil {
 				return nil, cur.errorf("line %d: %w", line, err)
 			}
-			p, rest := pem.Decode(data[start:end])
-			if p == nil || p.Type != cur.label || len(bytes.TrimSpace(rest)) > 0 {
+			p, rest := pem.Decode(data[start : begin+len(text)]) // without what ends the line, be it half of a CRLF
+			if p == nil || p.Type != cur.label || len(rest) > 0 {
 				return nil, cur.errorf("the base64 text of %s is damaged", quoteLabel(cur.label))
 			}
 			cur.headers, cur.der = p.Headers, p.Bytes

@@ -48,6 +48,7 @@ func goodChains(tb testing.TB) map[string]string {
 		"CRLF":                        strings.ReplaceAll(both, "\n", "\r\n"),
 		"spaces at line ends":         strings.ReplaceAll(both, "\n", " \t\n"),
 		"no last newline":             strings.TrimSuffix(both, "\n"),
+		"half of the last CRLF":       strings.TrimSuffix(strings.ReplaceAll(both, "\n", "\r\n"), "\n"),
 		"byte order mark":             utf8BOM + both,
 		"byte order mark in each":     utf8BOM + first + utf8BOM + second,
 		"X509 CERTIFICATE":            strings.ReplaceAll(both, " CERTIFICATE", " X509 CERTIFICATE"),
