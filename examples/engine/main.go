@@ -120,7 +120,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if f.sabotage != "" {
 		wrap = demo.Sabotaged
 	}
-	if err := serve(ctx, cfg, env, wrap, newLogger(env, stderr)); err != nil {
+	if err := serve(ctx, cfg, env, wrap, stdout, newLogger(env, stderr)); err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}

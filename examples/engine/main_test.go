@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,7 +76,7 @@ func launch(t *testing.T, env []string, args ...string) *process {
 	p := &process{t: t, cmd: exec.Command(self, args...), stdout: new(output), stderr: new(output), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.Dir = t.TempDir()
-	p.cmd.Env = append([]string{asEngine + "=1", "PORT=0", "PATH=" + os.Getenv("PATH")}, env...)
+	p.cmd.Env = append([]string{asEngine + "=1", "PORT=0", "MIRTH_API_RATE_LIMIT=0", "PATH=" + os.Getenv("PATH")}, env...)
 	require.NoError(t, p.cmd.Start())
 	go func() {
 		defer close(p.exited)
@@ -137,11 +138,14 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // call makes a request and returns its status and its JSON.
-func call(t *testing.T, method, url string) (int, map[string]any) {
+func call(t *testing.T, method, url string, session ...string) (int, map[string]any) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 	require.NoError(t, err)
 	req.Close = true
+	for _, id := range session {
+		req.Header.Set("X-Session-ID", id)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close()
@@ -152,6 +156,24 @@ func call(t *testing.T, method, url string) (int, map[string]any) {
 		require.NoError(t, json.Unmarshal(data, &body), "%s", data)
 	}
 	return resp.StatusCode, body
+}
+
+// secret is the password of the user test in the tests' configurations.
+const secret = "correct horse battery"
+
+// signIn returns a session of the user test.
+func signIn(t *testing.T, base, name, password string) string {
+	t.Helper()
+	form := url.Values{"username": {name}, "password": {password}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/api/users/_login", strings.NewReader(form.Encode()))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	return resp.Header.Get("X-Session-ID")
 }
 
 // freePort returns a port that nothing listens on.
@@ -170,7 +192,8 @@ func writeConfig(t *testing.T, text string, args ...any) string {
 	return path
 }
 
-const oneChannel = `channels:
+const oneChannel = `users: [{name: test, role: admin, password: `+secret+`}]
+channels:
   - id: adt
     source: {type: tcp, host: 127.0.0.1, port: %d}
     destinations: [{name: archive, type: file, directory: ./archive}]
@@ -200,7 +223,7 @@ func TestCheckExitsWithWhatItFound(t *testing.T) {
 	p = launch(t, nil, "-config", bad, "-check")
 	assert.Equal(t, 1, p.code())
 	assert.Equal(t, bad+":1: stroe: not a key here; did you mean store?\n"+
-		bad+":4: channels[0].source.port: is not a port: 1 to 65535\n", p.stderr.String())
+		bad+":5: channels[0].source.port: is not a port: 1 to 65535\n", p.stderr.String())
 
 	// TLS files are loaded, too.
 	pair := testpki.NewCA(t, "Test CA").Server().Write(t.TempDir(), "server")
@@ -210,7 +233,7 @@ func TestCheckExitsWithWhatItFound(t *testing.T) {
 	require.NoError(t, os.Remove(pair.Key))
 	p = launch(t, nil, "-config", writeConfig(t, "%s", withTLS), "-check")
 	assert.Equal(t, 1, p.code())
-	assert.Contains(t, p.stderr.String(), "engine.yaml:3: channels[0].source.tls.keyStorePath: ")
+	assert.Contains(t, p.stderr.String(), "engine.yaml:4: channels[0].source.tls.keyStorePath: ")
 }
 
 func TestMistakesOnTheCommandLineAndInTheEnvironmentAreRefused(t *testing.T) {
@@ -250,8 +273,9 @@ func TestSecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	_, err = conn.Write(append([]byte{0x0b}, message("HALF")[:30]...))
 	require.NoError(t, err)
 	base := p.api()
+	session := signIn(t, base, "test", secret)
 	eventually(t, "the part has arrived", func() bool {
-		_, status := call(t, "GET", base+"/api/channels/adt/status")
+		_, status := call(t, "GET", base+"/api/channels/adt/status", session)
 		return status["listenerInfo"].(map[string]any)["connectionCount"] == 1.0
 	})
 	time.Sleep(50 * time.Millisecond) // for the bytes to be read: nothing shows when they are
@@ -363,6 +387,9 @@ func TestChannelIsStoppedAndStartedOverHTTP(t *testing.T) {
 	assert.Equal(t, "node-1", body["serverId"])
 
 	code, _ := call(t, "POST", base+"/api/channels/adt/_stop")
+	require.Equal(t, 401, code)
+	session := signIn(t, base, "test", secret)
+	code, _ = call(t, "POST", base+"/api/channels/adt/_stop", session)
 	require.Equal(t, 204, code)
 	_, err := new(mllp.Dialer).DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	require.Error(t, err, "the port is closed")
@@ -370,16 +397,16 @@ func TestChannelIsStoppedAndStartedOverHTTP(t *testing.T) {
 	assert.Equal(t, 503, code)
 	assert.Equal(t, "stopped", body["status"])
 
-	code, body = call(t, "POST", base+"/api/channels/adt/_stop?returnErrors=true")
+	code, body = call(t, "POST", base+"/api/channels/adt/_stop?returnErrors=true", session)
 	assert.Equal(t, 500, code)
 	assert.Equal(t, "Cannot stop channel in state: STOPPED", body["error"])
 
-	code, _ = call(t, "POST", base+"/api/channels/adt/_start")
+	code, _ = call(t, "POST", base+"/api/channels/adt/_start", session)
 	require.Equal(t, 204, code)
 	_, err = dial(t, port, nil).Send(t.Context(), message("M1"))
 	require.NoError(t, err)
 	eventually(t, "delivered", func() bool {
-		_, status := call(t, "GET", base+"/api/channels/adt/status")
+		_, status := call(t, "GET", base+"/api/channels/adt/status", session)
 		return status["statistics"].(map[string]any)["sent"] == 1.0
 	})
 }
@@ -403,7 +430,7 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	served := make(chan error, 1)
 	env := environment(t)
 	logged := new(output)
-	go func() { served <- serve(ctx, cfg, env, asIs, newLogger(env, logged)) }()
+	go func() { served <- serve(ctx, cfg, env, asIs, &said, newLogger(env, logged)) }()
 	eventually(t, "ready", func() bool { return strings.Contains(logged.String(), "engine ready") })
 	first, err := os.ReadFile(line[5])
 	require.NoError(t, err)

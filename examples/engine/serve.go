@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,8 +25,9 @@ const drainTime = 20 * time.Second
 // the promise: nothing is accepted before what an earlier run left is recovered
 // and being delivered, and the API can be asked how that goes.
 //
-// wrap stands between the engine and its store.
-func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, log *slog.Logger) (err error) {
+// wrap stands between the engine and its store. What a person has to know to sign
+// in goes to tell, which is not the log.
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger) (err error) {
 	// Everything that ends the engine ends ctx; drain ends a while after it.
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -46,12 +48,23 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	if err != nil {
 		return err
 	}
+	people, err := openUsers(ctx, cfg, tell)
+	if err != nil {
+		return err
+	}
 	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
 
-	server := api.New(eng, api.Options{ServerID: id, Logger: log, AnyHost: env.AllowUnauthenticated})
+	server, err := api.New(eng, api.Options{
+		ServerID: id, Logger: log, Users: people, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
+		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
+	})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
 	failed, closeHTTP, err := listenHTTP(ctx, env.HTTPAddr, server, log)
 	if err != nil {
 		return err

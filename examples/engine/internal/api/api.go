@@ -1,37 +1,37 @@
-// Package api is the engine's HTTP interface: health for orchestrators, and the
-// channels, in the shapes that clients of Mirth's REST API know.
+// Package api is the engine's HTTP interface, in the shapes that clients of Mirth's
+// REST API know.
 //
-//	GET  /health                            the process answers
-//	GET  /api                               what this is
-//	GET  /api/health                        readiness: 503 while it cannot take messages in
-//	GET  /api/health/live                   liveness: never depends on the store
-//	GET  /api/health/startup                503 until every port is open
-//	GET  /api/health/channels/{id}          503 unless the channel is started
-//	GET  /api/channels                      the channels as configured
-//	GET  /api/channels/{id}/status          what a channel does and has done
-//	POST /api/channels/{id}/_start, _stop   204, whatever happens; with ?returnErrors=true the truth
+// What there is stands in one table (routes.go): each route with the least role it
+// needs and the name of its action in the audit log. What is not in the table does
+// not exist; a route without a rule is closed to everybody.
 //
-// There are no users in this version. It is therefore meant for loopback: a
-// request that names another host is refused, so that a page whose name was
-// turned to 127.0.0.1 (DNS rebinding) cannot use it, and commands that a browser
-// sends on behalf of another site are refused too.
+// A request passes, from the outside in:
+//
+//	guard        request ID, whose request it is behind proxies, headers, panics
+//	cors         pages of the allowed origins; none by default
+//	rateLimited  requests per minute and address
+//	bounded      length of the body
+//	authorized   session, forged requests, role
+//	handler
+//
+// Clients sign in at /api/users/_login and get a session, which they present as
+// the cookie JSESSIONID or in the header X-Session-ID, which wins.
 package api
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"runtime"
-	"runtime/debug"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
+	"github.com/carewire/carewire/cluster"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/sessions"
+	"github.com/carewire/carewire/examples/engine/internal/users"
 )
 
 // Engine is what the API needs of an engine.
@@ -57,54 +57,69 @@ const (
 // Server answers requests. Make it with New.
 type Server struct {
 	// static after construction
-	engine   Engine
-	serverID string
-	log      *slog.Logger
-	anyHost  bool
-	started  time.Time
-	handler  http.Handler
+	engine        Engine
+	users         *users.Store
+	sessions      *sessions.Table
+	cluster       *cluster.Auth
+	serverID      string
+	log           *slog.Logger
+	proxies       proxies
+	origins       []string
+	secureCookies bool
+	crossOrigin   *http.CrossOriginProtection
+	requests      *limiter
+	logins        *limiter
+	started       time.Time
+	handler       http.Handler
+	healthOnly    http.Handler
 
 	phase atomic.Int32
 }
 
-// Options are the settings of a Server. The zero value is ready to use.
+// Options are the settings of a Server. With the zero value nobody can sign in.
 type Options struct {
 	ServerID string       // told to clients
 	Logger   *slog.Logger // nil: nothing is logged
-	// AnyHost also answers requests that name a host other than this machine.
-	AnyHost bool
+	Users    *users.Store // nil: there are none
+	// Cluster lets other nodes in. nil: what is for them is not there.
+	Cluster *cluster.Auth
+	// TrustedProxies are the addresses whose X-Forwarded-For and X-Forwarded-Proto
+	// are believed. Empty: nobody's.
+	TrustedProxies []netip.Prefix
+	// Origins are those whose pages may use the API, such as
+	// https://dashboard.example.org. Empty: none but its own.
+	Origins []string
+	// SecureCookies sets the cookies' Secure flag although requests come by plain
+	// HTTP: HTTPS ends in front of this server.
+	SecureCookies bool
+	// RequestLimit is how many requests one address may make in a minute. 0: any
+	// number.
+	RequestLimit int
 }
 
-// commandTimeout bounds _start and _stop: a stop drains for less than this.
-const commandTimeout = time.Minute
+// loginLimit is how often one address may try to sign in, in a minute.
+const loginLimit = 10
 
-// New returns a server in phase Starting.
-func New(e Engine, opts Options) *Server {
-	s := &Server{engine: e, serverID: opts.ServerID, log: opts.Logger, anyHost: opts.AnyHost, started: time.Now()}
+// New returns a server in phase Starting. Close ends its sessions. The error names
+// an origin that is none.
+func New(e Engine, opts Options) (*Server, error) {
+	s := &Server{
+		engine: e, users: opts.Users, sessions: sessions.New(), cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
+		proxies: opts.TrustedProxies, origins: opts.Origins, secureCookies: opts.SecureCookies,
+		crossOrigin: http.NewCrossOriginProtection(),
+		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", s.health)
-	mux.HandleFunc("GET /api", s.about)
-	mux.HandleFunc("GET /api/health", s.readiness)
-	mux.HandleFunc("GET /api/health/live", s.liveness)
-	mux.HandleFunc("GET /api/health/startup", s.startup)
-	mux.HandleFunc("GET /api/health/channels/{id}", s.channelHealth)
-	mux.HandleFunc("GET /api/channels", s.channels)
-	mux.HandleFunc("GET /api/channels/{id}/status", s.status)
-	mux.HandleFunc("POST /api/channels/{id}/_start", s.command(s.engine.StartChannel))
-	mux.HandleFunc("POST /api/channels/{id}/_stop", s.command(s.engine.StopChannel))
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusNotFound, failure{Error: "Not Found", Message: "The requested resource was not found"})
-	})
-
-	csrf := http.NewCrossOriginProtection()
-	csrf.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusForbidden, failure{Error: "Forbidden", Message: "Cross-origin request refused"})
-	}))
-	s.handler = s.guard(csrf.Handler(mux))
-	return s
+	for _, origin := range opts.Origins {
+		if err := s.crossOrigin.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("%q is not an origin such as https://dashboard.example.org", origin)
+		}
+	}
+	s.handler = s.mount(func(*route) bool { return true })
+	s.healthOnly = s.mount(func(r *route) bool { return r.health })
+	return s, nil
 }
 
 // SetPhase tells the server how far the process is.
@@ -113,105 +128,9 @@ func (s *Server) SetPhase(p Phase) { s.phase.Store(int32(p)) }
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// guard bounds what a request may be, and keeps a panic to itself.
-func (s *Server) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		defer func() {
-			if v := recover(); v != nil {
-				s.log.ErrorContext(ctx, "panic in the API", "path", r.Pattern, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
-				answer(w, http.StatusInternalServerError, failure{Error: "Internal Server Error"})
-			}
-		}()
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Cache-Control", "no-store")
-		if !s.anyHost && !config.IsLoopback(hostname(r.Host)) {
-			answer(w, http.StatusForbidden, failure{Error: "Forbidden", Message: "This API is for this machine: ask it by localhost or 127.0.0.1"})
-			return
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
-		next.ServeHTTP(w, r)
-	})
-}
+// Health is what there is for orchestrators and nothing else, for a port without
+// TLS beside one with it.
+func (s *Server) Health() http.Handler { return s.healthOnly }
 
-func hostname(hostport string) string {
-	if host, _, err := net.SplitHostPort(hostport); err == nil {
-		return host
-	}
-	return hostport
-}
-
-// failure is the body of every error.
-type failure struct {
-	Error   string `json:"error"`
-	Message string `json:"message,omitempty"`
-}
-
-func answer(w http.ResponseWriter, code int, body any) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // the client has gone; nobody is left to tell
-}
-
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"status": "ok", "timestamp": isoTime(time.Now())})
-}
-
-// about has the version of Mirth's API whose shapes this one follows.
-func (s *Server) about(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"name": "carewire engine API", "version": "3.9.0", "runtime": runtime.Version()})
-}
-
-func (s *Server) readiness(w http.ResponseWriter, _ *http.Request) {
-	body := map[string]any{
-		"status": "ok", "serverId": s.serverID, "uptime": int64(time.Since(s.started).Seconds()), "mode": "standalone",
-	}
-	code := http.StatusOK
-	switch phase := Phase(s.phase.Load()); {
-	case phase == ShuttingDown:
-		body["status"], code = "shutting_down", http.StatusServiceUnavailable
-	case phase == Starting:
-		body["status"], code = "starting", http.StatusServiceUnavailable
-	case s.engine.Healthy() != nil:
-		// The reason is in the log: it may name paths, and nobody is asked who they are.
-		body["status"], code = "store_unavailable", http.StatusServiceUnavailable
-	}
-	answer(w, code, body)
-}
-
-func (s *Server) liveness(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"status": "alive"})
-}
-
-func (s *Server) startup(w http.ResponseWriter, _ *http.Request) {
-	if Phase(s.phase.Load()) == Starting {
-		answer(w, http.StatusServiceUnavailable, map[string]any{"status": "starting", "serverId": s.serverID})
-		return
-	}
-	answer(w, http.StatusOK, map[string]any{"status": "ready", "serverId": s.serverID})
-}
-
-func (s *Server) command(run func(context.Context, string) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		// A client that hangs up does not leave a channel half stopped.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
-		defer cancel()
-		id := r.PathValue("id")
-		err := run(ctx, id)
-		if err != nil {
-			s.log.WarnContext(ctx, "command failed", "command", r.Pattern, "err", err)
-		}
-		switch {
-		case err == nil || r.URL.Query().Get("returnErrors") != "true":
-			w.WriteHeader(http.StatusNoContent)
-		case errors.Is(err, engine.ErrUnknownChannel):
-			answer(w, http.StatusNotFound, failure{Error: "Channel not found: " + id})
-		default:
-			answer(w, http.StatusInternalServerError, failure{Error: err.Error()})
-		}
-	}
-}
-
-// isoTime is a time as JavaScript's Date writes it.
-func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+// Close ends all sessions.
+func (s *Server) Close() { s.sessions.Close() }

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -84,26 +82,9 @@ func (f *fake) StartChannel(_ context.Context, id string) error { return f.comma
 func (f *fake) StopChannel(_ context.Context, id string) error  { return f.command("stop", id) }
 func (f *fake) Healthy() error                                  { return f.sick }
 
-func request(h http.Handler, method, target string, edit ...func(*http.Request)) *httptest.ResponseRecorder {
-	r := httptest.NewRequestWithContext(context.Background(), method, "http://localhost:8080"+target, nil)
-	for _, f := range edit {
-		f(r)
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	return w
-}
-
-func body(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
-	t.Helper()
-	var m map[string]any
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &m), "%s", w.Body)
-	return m
-}
-
 func TestHealthFollowsTheLifeOfTheProcess(t *testing.T) {
 	f := &fake{state: engine.Started}
-	s := api.New(f, api.Options{ServerID: "node-1"})
+	s := serve(t, f, api.Options{ServerID: "node-1"})
 	type expectation struct {
 		code   int
 		status string
@@ -153,8 +134,9 @@ func TestHealthFollowsTheLifeOfTheProcess(t *testing.T) {
 }
 
 func TestStatusHasTheShapeThatClientsKnow(t *testing.T) {
-	s := api.New(&fake{state: engine.Started}, api.Options{})
-	w := request(s, "GET", "/api/channels/adt/status")
+	s := serve(t, &fake{state: engine.Started}, api.Options{})
+	viewer := as(t, s, "viewer")
+	w := request(s, "GET", "/api/channels/adt/status", viewer)
 	require.Equal(t, 200, w.Code)
 	assert.JSONEq(t, `{
 		"channelId": "adt", "name": "MLLPS Receiver", "state": "STARTED",
@@ -172,18 +154,19 @@ func TestStatusHasTheShapeThatClientsKnow(t *testing.T) {
 			 "statistics": {"received": 0, "sent": 0, "error": 0, "filtered": 0, "queued": 0}}
 		]}`, w.Body.String())
 
-	w = request(s, "GET", "/api/channels/nope/status")
+	w = request(s, "GET", "/api/channels/nope/status", viewer)
 	assert.Equal(t, 404, w.Code)
 	assert.JSONEq(t, `{"error": "Channel not found"}`, w.Body.String())
 
-	s = api.New(&fake{statusErr: errors.New("/secret: broken")}, api.Options{})
-	w = request(s, "GET", "/api/channels/adt/status")
+	s = serve(t, &fake{statusErr: errors.New("/secret: broken")}, api.Options{})
+	w = request(s, "GET", "/api/channels/adt/status", as(t, s, "viewer"))
 	assert.Equal(t, 503, w.Code)
 	assert.NotContains(t, w.Body.String(), "secret")
 }
 
 func TestChannelsAreListedWithoutSecrets(t *testing.T) {
-	w := request(api.New(&fake{}, api.Options{}), "GET", "/api/channels")
+	s := serve(t, &fake{}, api.Options{})
+	w := request(s, "GET", "/api/channels", as(t, s, "viewer"))
 	require.Equal(t, 200, w.Code)
 	var list []map[string]any
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &list))
@@ -220,7 +203,8 @@ func TestCommandsAnswer204UnlessAskedForErrors(t *testing.T) {
 		{"/api/channels/adt/_stop", engine.Started, 204, ""},
 	} {
 		f := &fake{state: tt.state}
-		w := request(api.New(f, api.Options{}), "POST", tt.target)
+		s := serve(t, f, api.Options{})
+		w := request(s, "POST", tt.target, as(t, s, "operator"))
 		assert.Equal(t, tt.code, w.Code, tt.target)
 		if tt.body == "" {
 			assert.Empty(t, w.Body.String(), tt.target)
@@ -233,7 +217,7 @@ func TestCommandsAnswer204UnlessAskedForErrors(t *testing.T) {
 
 func TestWhatIsNotThereIsA404InJSON(t *testing.T) {
 	f := &fake{state: engine.Started}
-	s := api.New(f, api.Options{})
+	s := serve(t, f, api.Options{})
 	for _, r := range []string{"GET /", "GET /api/nope", "GET /api/channels/adt/_stop", "POST /health", "DELETE /api/channels/adt/_stop", "POST /api/channels/adt/_halt"} {
 		method, target, _ := strings.Cut(r, " ")
 		w := request(s, method, target)
@@ -243,38 +227,6 @@ func TestWhatIsNotThereIsA404InJSON(t *testing.T) {
 	assert.Empty(t, f.calls)
 }
 
-func TestOtherSitesCannotUseABrowserForCommands(t *testing.T) {
-	header := func(name, value string) func(*http.Request) {
-		return func(r *http.Request) { r.Header.Set(name, value) }
-	}
-	for name, edit := range map[string]func(*http.Request){
-		"form of another site": header("Sec-Fetch-Site", "cross-site"),
-		"foreign origin":       header("Origin", "https://evil.example.org"),
-		"other port":           header("Origin", "http://localhost:9999"),
-		"rebound name":         func(r *http.Request) { r.Host = "evil.example.org:8080" },
-		"no host":              func(r *http.Request) { r.Host = "" },
-	} {
-		f := &fake{state: engine.Started}
-		w := request(api.New(f, api.Options{}), "POST", "/api/channels/adt/_stop", edit)
-		assert.Equal(t, 403, w.Code, name)
-		assert.Equal(t, "Forbidden", body(t, w)["error"], name)
-		assert.Empty(t, f.calls, name)
-	}
-	for name, edit := range map[string]func(*http.Request){
-		"a program": func(*http.Request) {},
-		"own page":  header("Sec-Fetch-Site", "same-origin"),
-		"by number": func(r *http.Request) { r.Host = "127.0.0.1:8080" },
-		"by IPv6":   func(r *http.Request) { r.Host = "[::1]:8080" },
-	} {
-		f := &fake{state: engine.Started}
-		w := request(api.New(f, api.Options{}), "POST", "/api/channels/adt/_stop", edit)
-		assert.Equal(t, 204, w.Code, name)
-		assert.Len(t, f.calls, 1, name)
-	}
-	w := request(api.New(&fake{}, api.Options{AnyHost: true}), "GET", "/health", func(r *http.Request) { r.Host = "engine.example.org" })
-	assert.Equal(t, 200, w.Code, "where the operator has allowed it")
-}
-
 // broken is an engine that panics.
 type broken struct{ fake }
 
@@ -282,8 +234,8 @@ func (*broken) Channels() []*config.Channel { panic("PID|secret") }
 
 func TestPanicIsA500AndNotTheEnd(t *testing.T) {
 	var log bytes.Buffer
-	s := api.New(&broken{}, api.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	w := request(s, "GET", "/api/channels")
+	s := serve(t, &broken{}, api.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	w := request(s, "GET", "/api/channels", as(t, s, "viewer"))
 	assert.Equal(t, 500, w.Code)
 	assert.JSONEq(t, `{"error": "Internal Server Error"}`, w.Body.String())
 	assert.Contains(t, log.String(), "panic in the API")

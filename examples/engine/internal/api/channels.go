@@ -1,14 +1,24 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
-	"strings"
+	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 )
+
+func (s *Server) channelRoutes() []route {
+	return []route{
+		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, summary: "The channels as configured"},
+		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, summary: "What a channel does and has done"},
+		{method: "POST", pattern: "/api/channels/{channelId}/_start", access: operators, audit: "channel.start", handler: s.command(s.engine.StartChannel), summary: "Start a channel; errors are told with returnErrors=true only"},
+		{method: "POST", pattern: "/api/channels/{channelId}/_stop", access: operators, audit: "channel.stop", handler: s.command(s.engine.StopChannel), summary: "Stop a channel; errors are told with returnErrors=true only"},
+	}
+}
 
 // connector is a source or a destination in a channel's JSON.
 type connector struct {
@@ -147,7 +157,7 @@ type channelStatus struct {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	st, err := s.engine.Status(r.Context(), r.PathValue("id"))
+	st, err := s.engine.Status(r.Context(), r.PathValue("channelId"))
 	switch {
 	case errors.Is(err, engine.ErrUnknownChannel):
 		answer(w, http.StatusNotFound, failure{Error: "Channel not found"})
@@ -203,18 +213,26 @@ func destinationStatus(st *engine.Status, i int) childStatus {
 	return child
 }
 
-func (s *Server) channelHealth(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
-	body := map[string]any{"channelId": id, "serverId": s.serverID}
-	state, err := s.engine.State(id)
-	code := http.StatusServiceUnavailable
-	switch {
-	case err != nil:
-		body["status"] = "not_deployed"
-	case state == engine.Started:
-		body["status"], code = "started", http.StatusOK
-	default:
-		body["status"] = strings.ToLower(string(state))
+// commandTimeout bounds _start and _stop: a stop drains for less than this.
+const commandTimeout = time.Minute
+
+func (s *Server) command(run func(context.Context, string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		// A client that hangs up does not leave a channel half stopped.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
+		defer cancel()
+		id := r.PathValue("channelId")
+		err := run(ctx, id)
+		if err != nil {
+			s.log.WarnContext(ctx, "command failed", "command", r.Pattern, "err", err)
+		}
+		switch {
+		case err == nil || r.URL.Query().Get("returnErrors") != "true":
+			w.WriteHeader(http.StatusNoContent)
+		case errors.Is(err, engine.ErrUnknownChannel):
+			answer(w, http.StatusNotFound, failure{Error: "Channel not found: " + id})
+		default:
+			answer(w, http.StatusInternalServerError, failure{Error: err.Error()})
+		}
 	}
-	answer(w, code, body)
 }

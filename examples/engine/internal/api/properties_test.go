@@ -44,13 +44,13 @@ func TestPropertiesOfTCPConnectorsAreShownByMirthsNames(t *testing.T) {
 			SendTimeout: 5 * time.Second, LocalAddress: "192.0.2.1",
 		}}, {Name: "second", Type: "tcp", TCP: &config.TCPDestination{QueueOnResponseTimeout: new(false)}}},
 	}}
-	s := api.New(o, api.Options{})
-
-	w := request(s, http.MethodGet, "/api/channels")
+	s := serve(t, o, api.Options{})
+	viewer := as(t, s, "viewer")
+	w := request(s, http.MethodGet, "/api/channels", viewer)
 	require.Equal(t, http.StatusOK, w.Code)
 	assert.NotContains(t, w.Body.String(), "secret")
 	assert.NotContains(t, w.Body.String(), "hunter2")
-	status := body(t, request(s, http.MethodGet, "/api/channels/adt/status"))
+	status := body(t, request(s, http.MethodGet, "/api/channels/adt/status", viewer))
 	children, ok := status["childStatuses"].([]any)
 	require.True(t, ok)
 	require.Len(t, children, 3)
@@ -91,7 +91,8 @@ func TestPropertiesOfHTTPAndMailDestinationsAreShownWithoutSecrets(t *testing.T)
 			SMTPHost: "smtp.example.org", Encryption: "ssl", Authentication: true, Username: "secret", Password: "hunter2",
 		}},
 	}}}
-	w := request(api.New(o, api.Options{}), http.MethodGet, "/api/channels")
+	s := serve(t, o, api.Options{})
+	w := request(s, http.MethodGet, "/api/channels", as(t, s, "viewer"))
 	require.Equal(t, http.StatusOK, w.Code)
 	assert.NotContains(t, w.Body.String(), "secret")
 	assert.NotContains(t, w.Body.String(), "hunter2")

@@ -103,6 +103,7 @@ func (d *decoder) check(cfg *Config) {
 	} else if len(cfg.Channels) == 0 && d.clean("channels") {
 		d.at("channels", "must list at least one channel")
 	}
+	d.users(cfg)
 	ids, names := make(map[string]string), make(map[string]string)
 	var listeners []listener
 	directories := make(map[string]string)

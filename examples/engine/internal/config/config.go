@@ -20,7 +20,11 @@
 // Relative paths are relative to the directory of the configuration file.
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/users"
+)
 
 // Config is a configuration without mistakes, all values in place.
 type Config struct {
@@ -32,7 +36,25 @@ type Config struct {
 	// CertificateCheckInterval is how often the files of all TLS settings are
 	// looked at for changes. 0 and unset: 10 s. At least 100 ms.
 	CertificateCheckInterval time.Duration `yaml:"certificateCheckInterval"`
-	Channels                 []Channel     `yaml:"channels"`
+	// Users are those that the configuration sets. Others can be added through the
+	// API. Where there are none at all, the first start makes one.
+	Users    []User    `yaml:"users"`
+	Channels []Channel `yaml:"channels"`
+}
+
+// User may use the API.
+type User struct {
+	// Name has letters, digits and ". _ - @", 64 at most; upper and lower case are
+	// the same.
+	Name string     `yaml:"name"`
+	Role users.Role `yaml:"role"` // "admin", "operator" or "viewer"
+	// Password has 12 bytes at least. One of Password, PasswordFile and PasswordHash
+	// is given; what is in the file comes to Password.
+	Password     string `yaml:"password"`
+	PasswordFile string `yaml:"passwordFile"`
+	// PasswordHash is by argon2id ($argon2id$…) or one of Mirth's. It is replaced by
+	// argon2id in the data directory when the user signs in.
+	PasswordHash string `yaml:"passwordHash"`
 }
 
 // Channel takes messages in from one source and hands each to all its

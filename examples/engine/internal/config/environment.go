@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -15,13 +16,17 @@ import (
 type Environment struct {
 	// HTTPAddr is where the API listens: HTTP_HOST (127.0.0.1) and PORT (8080).
 	HTTPAddr string
-	// AllowUnauthenticated is HTTP_ALLOW_UNAUTHENTICATED=true. The API has no
-	// users in this version: without this setting it is refused an address that
-	// other machines reach.
-	AllowUnauthenticated bool
-	LogLevel             slog.Level // LOG_LEVEL: debug, info (the default), warn, error
-	LogJSON              bool       // LOG_FORMAT: text (the default) or json
-	ServerID             string     // MIRTH_SERVER_ID; empty: one kept in the data directory
+	// SecureCookies is TLS_ENABLED=true or NODE_ENV=production: the operator says
+	// that clients come by HTTPS, which ends in front of the engine.
+	SecureCookies bool
+	// TrustedProxies is HTTP_TRUSTED_PROXIES: addresses and ranges, with commas
+	// between them, whose X-Forwarded-For and X-Forwarded-Proto are believed.
+	TrustedProxies []netip.Prefix
+	CORSOrigins    []string   // CORS_ORIGINS: origins, with commas between them
+	RequestLimit   int        // MIRTH_API_RATE_LIMIT: requests a minute and address (100); 0: any number
+	LogLevel       slog.Level // LOG_LEVEL: debug, info (the default), warn, error
+	LogJSON        bool       // LOG_FORMAT: text (the default) or json
+	ServerID       string     // MIRTH_SERVER_ID; empty: one kept in the data directory
 }
 
 // ReadEnvironment reads the variables with lookup (os.LookupEnv); an empty one
@@ -41,18 +46,21 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		refuse("PORT: is not a port: 1 to 65535, or 0 for any that is free")
 	}
-	switch value := get("HTTP_ALLOW_UNAUTHENTICATED", "false"); value {
+	if get("HTTP_ALLOW_UNAUTHENTICATED", "") != "" {
+		refuse("HTTP_ALLOW_UNAUTHENTICATED: the API asks everybody who they are now: unset it")
+	}
+	switch value := strings.ToLower(get("TLS_ENABLED", "false")); value {
 	case "true", "false":
-		env.AllowUnauthenticated = value == "true"
+		env.SecureCookies = value == "true" || get("NODE_ENV", "") == "production"
 	default:
-		refuse("HTTP_ALLOW_UNAUTHENTICATED: write true or false")
+		refuse("TLS_ENABLED: write true or false")
 	}
 	host := strings.Trim(get("HTTP_HOST", "127.0.0.1"), "[]")
 	if !validHost(host) {
 		refuse("HTTP_HOST: is neither a host name nor an address: write it alone, without a port")
-	} else if !IsLoopback(host) && !env.AllowUnauthenticated {
-		refuse("HTTP_HOST: other machines could reach this address, and the API of this version asks nobody who they are: " +
-			"use 127.0.0.1, or set HTTP_ALLOW_UNAUTHENTICATED=true where the network itself keeps strangers out")
+	} else if !IsLoopback(host) && !env.SecureCookies {
+		refuse("HTTP_HOST: passwords would cross the network in the clear: use 127.0.0.1, or, " +
+			"where a proxy in front terminates TLS and nobody else reaches this port, set TLS_ENABLED=true")
 	}
 	env.HTTPAddr = net.JoinHostPort(host, port)
 
@@ -70,6 +78,13 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 	if env.ServerID != "" && !validID(env.ServerID) {
 		refuse("MIRTH_SERVER_ID: may have letters, digits, -, _ and . only, 64 at most")
 	}
+	env.TrustedProxies = proxyPrefixes(get("HTTP_TRUSTED_PROXIES", ""), refuse)
+	env.CORSOrigins = origins(get("CORS_ORIGINS", ""), refuse)
+	limit, err := strconv.Atoi(get("MIRTH_API_RATE_LIMIT", "100"))
+	if err != nil || limit < 0 {
+		refuse("MIRTH_API_RATE_LIMIT: is not a number of requests per minute: 1 or more, or 0 for any number")
+	}
+	env.RequestLimit = limit
 	// A TLS setting that is not honoured must not pass for one that is.
 	for _, name := range []string{"TLS_CERT", "TLS_KEY"} {
 		if get(name, "") != "" {
@@ -77,6 +92,47 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 		}
 	}
 	return env, errors.Join(mistakes...)
+}
+
+// proxyPrefixes reads addresses and ranges with commas between them.
+func proxyPrefixes(list string, refuse func(string, ...any)) []netip.Prefix {
+	var found []netip.Prefix
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(item)
+		if addr, addrErr := netip.ParseAddr(item); addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || prefix != prefix.Masked() {
+			refuse("HTTP_TRUSTED_PROXIES: has something that is neither an address nor a range such as 10.1.0.0/16, which has no bits set behind its length")
+			return nil
+		}
+		found = append(found, prefix)
+	}
+	return found
+}
+
+// origins reads origins with commas between them. A star is refused: with it every
+// page that a user looks at could do what the user may do.
+func origins(list string, refuse func(string, ...any)) []string {
+	var found []string
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			continue
+		}
+		u, err := url.Parse(item)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Scheme+"://"+u.Host != item || strings.Contains(u.Host, "*") {
+			refuse("CORS_ORIGINS: has something that is not an origin such as https://dashboard.example.org: " +
+				"name each, and no *, with which any page could use a session")
+			return nil
+		}
+		found = append(found, item)
+	}
+	return found
 }
 
 // IsLoopback tells whether only this machine reaches host. A name other than

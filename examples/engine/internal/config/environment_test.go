@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -14,20 +15,29 @@ import (
 func TestEnvironmentHasSafeDefaults(t *testing.T) {
 	env, err := config.ReadEnvironment(environment(map[string]string{"PORT": "", "LOG_LEVEL": ""}))
 	require.NoError(t, err)
-	assert.Equal(t, config.Environment{HTTPAddr: "127.0.0.1:8080"}, env)
+	assert.Equal(t, config.Environment{HTTPAddr: "127.0.0.1:8080", RequestLimit: 100}, env)
 
 	env, err = config.ReadEnvironment(environment(map[string]string{
 		"PORT": "8081", "HTTP_HOST": "::1", "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "JSON", "MIRTH_SERVER_ID": "node-1",
+		"HTTP_TRUSTED_PROXIES": "10.1.0.0/16, ::1", "CORS_ORIGINS": "https://a.example.org,http://localhost:3000", "MIRTH_API_RATE_LIMIT": "0",
+		"NODE_ENV": "production",
 	}))
 	require.NoError(t, err)
-	assert.Equal(t, config.Environment{HTTPAddr: "[::1]:8081", LogLevel: slog.LevelDebug, LogJSON: true, ServerID: "node-1"}, env)
+	assert.Equal(t, config.Environment{HTTPAddr: "[::1]:8081", LogLevel: slog.LevelDebug, LogJSON: true, ServerID: "node-1",
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::1/128")},
+		CORSOrigins:    []string{"https://a.example.org", "http://localhost:3000"}, SecureCookies: true,
+	}, env)
 }
 
 func TestMistakesInTheEnvironmentAreRefusedOneLineEach(t *testing.T) {
 	for name, vars := range map[string]map[string]string{
 		"PORT":                       {"PORT": marker},
 		"HTTP_HOST":                  {"HTTP_HOST": marker + ":80"},
-		"HTTP_ALLOW_UNAUTHENTICATED": {"HTTP_ALLOW_UNAUTHENTICATED": "yes" + marker},
+		"HTTP_ALLOW_UNAUTHENTICATED": {"HTTP_ALLOW_UNAUTHENTICATED": "true"},
+		"TLS_ENABLED":                {"TLS_ENABLED": marker},
+		"HTTP_TRUSTED_PROXIES":       {"HTTP_TRUSTED_PROXIES": "10.1.0.1/16"},
+		"CORS_ORIGINS":               {"CORS_ORIGINS": "*"},
+		"MIRTH_API_RATE_LIMIT":       {"MIRTH_API_RATE_LIMIT": "-1"},
 		"LOG_LEVEL":                  {"LOG_LEVEL": marker},
 		"LOG_FORMAT":                 {"LOG_FORMAT": marker},
 		"MIRTH_SERVER_ID":            {"MIRTH_SERVER_ID": marker + "/.."},
@@ -45,15 +55,27 @@ func TestMistakesInTheEnvironmentAreRefusedOneLineEach(t *testing.T) {
 	assert.Len(t, strings.Split(err.Error(), "\n"), 3)
 }
 
-func TestAPIWithoutUsersStaysOnThisMachineUnlessTold(t *testing.T) {
+func TestPasswordsCrossNoNetworkInTheClearUnlessTLSEndsInFront(t *testing.T) {
 	for _, host := range []string{"0.0.0.0", "::", "10.0.0.1", "engine.example.org"} {
 		_, err := config.ReadEnvironment(environment(map[string]string{"HTTP_HOST": host}))
-		require.ErrorContains(t, err, "HTTP_ALLOW_UNAUTHENTICATED=true", host)
-		_, err = config.ReadEnvironment(environment(map[string]string{"HTTP_HOST": host, "HTTP_ALLOW_UNAUTHENTICATED": "true"}))
-		assert.NoError(t, err, host)
+		require.ErrorContains(t, err, "HTTP_HOST: ", host)
+		for _, name := range []string{"TLS_ENABLED=true", "NODE_ENV=production"} {
+			name, value, _ := strings.Cut(name, "=")
+			env, err := config.ReadEnvironment(environment(map[string]string{"HTTP_HOST": host, name: value}))
+			require.NoError(t, err, host)
+			assert.True(t, env.SecureCookies)
+		}
 	}
 	for _, host := range []string{"localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]"} {
-		_, err := config.ReadEnvironment(environment(map[string]string{"HTTP_HOST": host}))
-		assert.NoError(t, err, host)
+		env, err := config.ReadEnvironment(environment(map[string]string{"HTTP_HOST": host}))
+		require.NoError(t, err, host)
+		assert.False(t, env.SecureCookies)
+	}
+}
+
+func TestOriginsAreNamedOneByOne(t *testing.T) {
+	for _, origin := range []string{"*", "https://*.example.org", "https://a.example.org/", "a.example.org", "null", "ftp://a.example.org", "https://u@a.example.org"} {
+		_, err := config.ReadEnvironment(environment(map[string]string{"CORS_ORIGINS": "https://b.example.org," + origin}))
+		require.ErrorContains(t, err, "CORS_ORIGINS: ", origin)
 	}
 }

@@ -252,6 +252,7 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 	require.NoError(t, err)
 	for _, of := range []any{
 		config.Config{},
+		config.User{},
 		config.Channel{},
 		config.Source{},
 		config.TCPSource{},

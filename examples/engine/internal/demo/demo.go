@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -132,10 +133,16 @@ func (s *stage) prepare(ctx context.Context, opt Options) error {
 	if err := s.writeConfig(source); err != nil {
 		return err
 	}
+	password := rand.Text()
+	if err := os.WriteFile(s.path("password"), []byte(password), 0o600); err != nil {
+		return err
+	}
 	s.engine = &engine{
 		command: append(opt.Under, opt.Executable, "-config", s.path("engine.yaml")),
 		logFile: s.path("engine.log"),
 		port:    port,
+
+		password: password,
 	}
 	if opt.Sabotage != "" {
 		s.engine.command = append(s.engine.command, "-sabotage", opt.Sabotage)
@@ -175,6 +182,7 @@ func (s *stage) writeConfig(source string) error {
 	text := fmt.Sprintf(configMark+`
 dataDir: %q
 certificateCheckInterval: 500ms
+users: [{name: demo, role: viewer, passwordFile: %q}]
 channels:
   - id: %s
     name: Laboratory orders
@@ -194,7 +202,7 @@ channels:
       - name: archive
         type: file
         directory: %q
-`, s.path("data"), channelID, host, port, pair("server"), labHost, labPort, pair("client"), s.path("archive"))
+`, s.path("data"), s.path("password"), channelID, host, port, pair("server"), labHost, labPort, pair("client"), s.path("archive"))
 	return os.WriteFile(s.path("engine.yaml"), []byte(text), 0o600)
 }
 

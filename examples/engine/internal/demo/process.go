@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -18,6 +20,9 @@ type engine struct {
 	command []string // the engine's binary and its arguments
 	logFile string
 	port    string // of its API
+
+	password string // of the user demo
+	session  string // in this process
 
 	cmd    *exec.Cmd
 	exited chan error // receives the result of cmd.Wait
@@ -33,13 +38,17 @@ func (e *engine) start(ctx context.Context) error {
 	// Not bound to ctx: the end of the demo stops it in good order.
 	e.cmd = exec.Command(e.command[0], e.command[1:]...) //nolint:noctx // see above
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	e.cmd.Env = append(os.Environ(), "PORT="+e.port, "HTTP_HOST=127.0.0.1")
+	e.cmd.Env = append(os.Environ(), "PORT="+e.port, "HTTP_HOST=127.0.0.1", "MIRTH_API_RATE_LIMIT=0")
 	if err := e.cmd.Start(); err != nil {
 		return err
 	}
 	e.exited = make(chan error, 1)
 	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(e.cmd, e.exited)
-	if err := e.awaitReady(ctx); err != nil {
+	err = e.awaitReady(ctx)
+	if err == nil {
+		err = e.signIn(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, e.kill())
 	}
 	return nil
@@ -103,11 +112,34 @@ func (e *engine) queued(ctx context.Context, channel string) (int, error) {
 	return status.Statistics.Queued, err
 }
 
-func (e *engine) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+e.port+path, nil)
+// signIn gets a session, which ends with the process.
+func (e *engine) signIn(ctx context.Context) error {
+	form := url.Values{"username": {"demo"}, "password": {e.password}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url("/api/users/_login"), strings.NewReader(form.Encode()))
 	if err != nil {
 		return err
 	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("signing in to the engine: %s", res.Status)
+	}
+	e.session = res.Header.Get("X-Session-ID")
+	return nil
+}
+
+func (e *engine) url(path string) string { return "http://127.0.0.1:" + e.port + path }
+
+func (e *engine) get(ctx context.Context, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url(path), nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Session-ID", e.session)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
