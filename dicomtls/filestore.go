@@ -134,7 +134,7 @@ func (s *FileStore) open() error {
 	default:
 		return fmt.Errorf("dicomtls: FileStore.Duplicates %q is unknown: use suffix, overwrite or reject", string(s.Duplicates))
 	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+	if err := makeDir(s.Dir); err != nil {
 		return fmt.Errorf("dicomtls: FileStore: %w", err)
 	}
 	entries, err := os.ReadDir(s.Dir)

@@ -123,6 +123,23 @@ func sameBytes(a, b *bufio.Reader) (bool, error) {
 	}
 }
 
+// makeDir makes a directory and those around it that are missing, durably: else a
+// power failure could take it away with all that was synced in it.
+func makeDir(name string) error {
+	name = filepath.Clean(name)
+	parent := filepath.Dir(name)
+	if info, err := os.Stat(name); err == nil && info.IsDir() || parent == name {
+		return os.MkdirAll(name, 0o700) // which says what is wrong, if anything is
+	}
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(name, 0o700); err != nil {
+		return err
+	}
+	return syncDir(parent)
+}
+
 // syncDir makes the names of a directory durable.
 func syncDir(name string) error {
 	dir, err := os.Open(name)
