@@ -16,10 +16,10 @@ import (
 )
 
 // Connector types that the design has and this version does not.
-var laterTypes = []string{"dicom", "http", "mesh"}
+var laterTypes = []string{"http", "mesh"}
 
 func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
-	kind, ok := d.connectorType(node, key, "tcp", "channel")
+	kind, ok := d.connectorType(node, key, "tcp", "dicom", "channel")
 	if !ok {
 		return
 	}
@@ -28,13 +28,16 @@ func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
 	case "tcp":
 		s.TCP = new(TCPSource)
 		d.mapping(node, key, own, reflect.ValueOf(s.TCP).Elem())
+	case "dicom":
+		s.DICOM = new(DICOMSource)
+		d.mapping(node, key, own, reflect.ValueOf(s.DICOM).Elem())
 	case "channel":
 		d.mapping(node, key, own)
 	}
 }
 
 func (dest *Destination) decodeNode(d *decoder, node *yaml.Node, key string) {
-	kind, ok := d.connectorType(node, key, "tcp", "http", "smtp", "file", "channel")
+	kind, ok := d.connectorType(node, key, "tcp", "dicom", "http", "smtp", "file", "channel")
 	if !ok {
 		return
 	}
@@ -43,6 +46,9 @@ func (dest *Destination) decodeNode(d *decoder, node *yaml.Node, key string) {
 	case "tcp":
 		dest.TCP = new(TCPDestination)
 		d.mapping(node, key, own, reflect.ValueOf(dest.TCP).Elem())
+	case "dicom":
+		dest.DICOM = new(DICOMDestination)
+		d.mapping(node, key, own, reflect.ValueOf(dest.DICOM).Elem())
 	case "http":
 		dest.HTTP = new(HTTPDestination)
 		d.mapping(node, key, own, reflect.ValueOf(dest.HTTP).Elem())
@@ -114,6 +120,7 @@ func (d *decoder) check(cfg *Config) {
 			d.distinct(names, join(key, "name"), ch.Name)
 		}
 		listeners = d.source(key, &ch.Source, listeners, directories)
+		d.objects(cfg, i, directories)
 		d.destinations(key, ch, directories)
 	}
 	d.targets(cfg, ids)
@@ -182,9 +189,12 @@ func (d *decoder) destinations(channel string, ch *Channel, directories map[stri
 			d.at(join(key, "queue.maxAttempts"), "must not be negative; 0 tries for ever")
 		}
 		d.oneOf(join(key, "queue.onPoison"), dest.Queue.OnPoison, "block", "deadletter")
+		d.carries(key, &ch.Source, dest)
 		switch {
 		case dest.TCP != nil:
 			d.tcpDestination(key, dest.TCP)
+		case dest.DICOM != nil:
+			d.dicomDestination(key, dest.DICOM)
 		case dest.HTTP != nil:
 			d.httpDestination(key, dest.HTTP)
 		case dest.SMTP != nil:

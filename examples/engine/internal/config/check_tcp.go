@@ -48,10 +48,21 @@ func (d *decoder) source(channel string, s *Source, others []listener, directori
 	if s.Type == "" {
 		return others // reported when it was read
 	}
-	if s.TCP != nil {
+	switch {
+	case s.TCP != nil:
 		others = d.tcpSource(key, s.TCP, others, directories)
+	case s.DICOM != nil:
+		others = d.dicomSource(key, s.DICOM, others)
 	}
 	return others
+}
+
+// claim adds a listener to the others, unless one of those is in its way.
+func (d *decoder) claim(others []listener, this listener) []listener {
+	if i := slices.IndexFunc(others, this.meets); i >= 0 {
+		d.at(this.key, "is taken by %s in line %d: each source needs its own", others[i].key, d.line(others[i].key))
+	}
+	return append(others, this)
 }
 
 func (d *decoder) tcpSource(key string, tcp *TCPSource, others []listener, directories map[string]string) []listener {
@@ -155,11 +166,7 @@ func (d *decoder) listeningSource(key string, tcp *TCPSource, others []listener)
 		d.tls(join(key, "tls"), *p, tlsprops.Listener, "")
 	}
 	if hostOK && portOK {
-		this := listener{tcp.Host, tcp.Port, join(key, "port")}
-		if i := slices.IndexFunc(others, this.meets); i >= 0 {
-			d.at(this.key, "is taken by %s in line %d: each source needs its own", others[i].key, d.line(others[i].key))
-		}
-		others = append(others, this)
+		others = d.claim(others, listener{tcp.Host, tcp.Port, join(key, "port")})
 	}
 	return others
 }

@@ -14,7 +14,7 @@
 // replaced once, when the file is read; what comes out is never looked at
 // again, whatever it holds. $${ stands for ${ itself, and ${message.…} is left
 // for the connectors that fill it in per message. A secret (passphrase,
-// keyPassphrase, password) may also be written as file:/run/secrets/name: the file's
+// keyPassphrase, password, passcode, keyStorePW, keyPW, trustStorePW) may also be written as file:/run/secrets/name: the file's
 // content without its last line break. No value is ever printed, only keys.
 //
 // Relative paths are relative to the directory of the configuration file.
@@ -69,22 +69,24 @@ type Channel struct {
 	Destinations []Destination `yaml:"destinations"`
 }
 
-// Source is where a channel's messages come from. TCP is set where Type is tcp;
-// a source of type channel has no settings of its own: what comes in is what
-// destinations of other channels hand over.
+// Source is where a channel's messages come from. Of TCP and DICOM, the one that
+// Type names is set; a source of type channel has no settings of its own: what
+// comes in is what destinations of other channels hand over.
 type Source struct {
-	Type string `yaml:"type"` // "tcp" or "channel"
-	TCP  *TCPSource
+	Type  string `yaml:"type"` // "tcp", "dicom" or "channel"
+	TCP   *TCPSource
+	DICOM *DICOMSource
 }
 
-// Destination is where a channel's messages go. Of TCP, HTTP, SMTP, File and
-// Channel, the one that Type names is set.
+// Destination is where a channel's messages go. Of TCP, DICOM, HTTP, SMTP, File
+// and Channel, the one that Type names is set.
 type Destination struct {
 	// Name names the queue in the store: as Channel.ID, and as lasting.
 	Name    string `yaml:"name"`
-	Type    string `yaml:"type"` // "tcp", "http", "smtp", "file" or "channel"
+	Type    string `yaml:"type"` // "tcp", "dicom", "http", "smtp", "file" or "channel"
 	Queue   Queue  `yaml:"queue"`
 	TCP     *TCPDestination
+	DICOM   *DICOMDestination
 	HTTP    *HTTPDestination
 	SMTP    *SMTPDestination
 	File    *FileDestination
@@ -107,7 +109,8 @@ type Queue struct {
 	OnPoison string `yaml:"onPoison"`
 }
 
-// FileDestination writes each message, byte for byte, into a file of its own.
+// FileDestination writes each message, byte for byte, into a file of its own; of
+// one that refers to a DICOM object, the object.
 type FileDestination struct {
 	Directory string `yaml:"directory"`
 }
@@ -133,8 +136,11 @@ func (c *Config) setDefaults() {
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		setDefault(&ch.Name, ch.ID)
-		if ch.Source.TCP != nil {
+		switch {
+		case ch.Source.TCP != nil:
 			ch.Source.TCP.setDefaults()
+		case ch.Source.DICOM != nil:
+			ch.Source.DICOM.setDefaults()
 		}
 		for j := range ch.Destinations {
 			d := &ch.Destinations[j]
@@ -143,6 +149,8 @@ func (c *Config) setDefaults() {
 			switch {
 			case d.TCP != nil:
 				d.TCP.setDefaults()
+			case d.DICOM != nil:
+				d.DICOM.setDefaults()
 			case d.HTTP != nil:
 				d.HTTP.setDefaults()
 			}

@@ -32,7 +32,7 @@ type nodeDecoder interface {
 }
 
 // secretKeys are the keys whose value may be given as file:PATH.
-var secretKeys = []string{"passphrase", "keyPassphrase", "password"}
+var secretKeys = []string{"passphrase", "keyPassphrase", "password", "passcode", "keyStorePW", "keyPW", "trustStorePW"}
 
 func (d *decoder) report(line int, key, format string, args ...any) {
 	d.found = append(d.found, LineError{File: d.file, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
@@ -261,7 +261,10 @@ func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
 
 // millisecondKeys are the durations that Mirth has too, in milliseconds: a number
 // without a unit stands for these.
-var millisecondKeys = []string{"receiveTimeout", "responseTimeout", "sendTimeout"}
+var millisecondKeys = []string{
+	"receiveTimeout", "responseTimeout", "sendTimeout",
+	"requestTo", "idleTo", "connectTo", "acceptTo", "rspTo", "releaseTo",
+}
 
 // leastMilliseconds is the smallest number without a unit that is taken for
 // milliseconds. No timeout is so short; who writes 30 means seconds.

@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/tlsprops"
 )
 
@@ -153,8 +154,18 @@ func (d *decoder) resolvePaths(cfg *Config) {
 			paths = append(paths, &p.CRLPaths[i])
 		}
 	}
+	addDICOM := func(p *dicomtls.Properties) {
+		paths = append(paths, &p.KeyStore, &p.CertStore, &p.TrustStore)
+		for i := range p.CRLPaths {
+			paths = append(paths, &p.CRLPaths[i])
+		}
+	}
 	for i := range cfg.Channels {
 		ch := &cfg.Channels[i]
+		if s := ch.Source.DICOM; s != nil {
+			paths = append(paths, &s.Dest)
+			addDICOM(&s.TLS)
+		}
 		if tcp := ch.Source.TCP; tcp != nil {
 			addTLS(tcp.TLS)
 			addTLS(tcp.ResponseTLS)
@@ -166,6 +177,8 @@ func (d *decoder) resolvePaths(cfg *Config) {
 			switch dest := &ch.Destinations[j]; {
 			case dest.TCP != nil:
 				addTLS(dest.TCP.TLS)
+			case dest.DICOM != nil:
+				addDICOM(&dest.DICOM.TLS)
 			case dest.HTTP != nil:
 				addTLS(dest.HTTP.TLS)
 			case dest.SMTP != nil:
