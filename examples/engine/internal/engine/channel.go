@@ -55,9 +55,12 @@ type channel struct {
 
 func (e *Engine) newChannel(cfg *config.Channel, opts Options) *channel {
 	ch := &channel{cfg: cfg, engine: e, log: e.log.With("channel", cfg.ID), state: Stopped}
-	if cfg.Source.TCP != nil {
+	switch {
+	case cfg.Source.TCP != nil:
 		ch.source = newTCPSource(ch, opts)
-	} else {
+	case cfg.Source.DICOM != nil:
+		ch.source = newDICOMSource(ch, opts)
+	default:
 		ch.source = new(channelSource)
 	}
 	for i := range cfg.Destinations {

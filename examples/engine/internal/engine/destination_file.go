@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -14,27 +16,46 @@ import (
 // fileDestination writes each message into a file of its own. The name is made
 // of when the message came in and its number in the store, and of nothing that
 // a sender can choose: a message that is delivered twice has one file, and a
-// listing by name is in the order of delivery.
+// listing by name is in the order of delivery. Of a message that refers to a DICOM
+// object it writes the object.
 type fileDestination struct {
 	queued
-	directory string // static after construction
+	// static after construction
+	engine    *Engine
+	directory string
 }
 
-func newFileDestination(cfg *config.FileDestination, w *worker) *fileDestination {
-	return &fileDestination{queued: queued{w.store}, directory: cfg.Directory}
+func newFileDestination(e *Engine, cfg *config.FileDestination, w *worker) *fileDestination {
+	return &fileDestination{queued: queued{w.store}, engine: e, directory: cfg.Directory}
 }
 
 func (f *fileDestination) send(_ context.Context, d *store.Delivery) error {
-	name := fmt.Sprintf("%012d-%s.hl7", d.Message.ID, d.Message.Received.UTC().Format("20060102T150405.000Z"))
-	if err := writeFile(f.directory, name, d.Message.Raw); err != nil {
+	stem := fmt.Sprintf("%012d-%s", d.Message.ID, d.Message.Received.UTC().Format("20060102T150405.000Z"))
+	var err error
+	if refersToObject(&d.Message) {
+		err = f.copyObject(stem+objectSuffix, &d.Message)
+	} else {
+		err = writeFile(f.directory, stem+".hl7", bytes.NewReader(d.Message.Raw))
+	}
+	if _, said := errors.AsType[sendFailure](err); err != nil && !said {
 		return &unavailable{err}
 	}
-	return nil
+	return err
+}
+
+// copyObject writes the object that m refers to.
+func (f *fileDestination) copyObject(name string, m *store.Message) error {
+	object, err := f.engine.openObject(m)
+	if err != nil {
+		return err
+	}
+	defer object.Close()
+	return writeFile(f.directory, name, object)
 }
 
 // writeFile puts a whole file under name or none: a reader of the directory never
 // sees a part, and after a nil no power failure takes it away.
-func writeFile(directory, name string, data []byte) error {
+func writeFile(directory, name string, content io.Reader) error {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return err
 	}
@@ -43,7 +64,7 @@ func writeFile(directory, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(data)
+	_, err = io.Copy(w, content)
 	if err == nil {
 		err = w.Sync()
 	}

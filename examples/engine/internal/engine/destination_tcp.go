@@ -37,6 +37,9 @@ func newTCPDestination(cfg *config.TCPDestination, w *worker, opts Options) *tcp
 }
 
 func (t *tcpDestination) send(ctx context.Context, d *store.Delivery) error {
+	if isMLLP(&t.dialer.Framing) && refersToObject(&d.Message) {
+		return &unsendableError{errObject}
+	}
 	msg := d.Message.Raw
 	if to := t.cfg.CharsetEncoding; to != mllp.CharsetAuto && to != mllp.CharsetRaw {
 		var err error

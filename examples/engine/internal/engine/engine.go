@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/mllp"
@@ -42,9 +43,11 @@ type Options struct {
 // may be called concurrently.
 type Engine struct {
 	// static after construction
-	store    store.Store
-	log      *slog.Logger
-	channels []*channel // in the order of the configuration
+	store       store.Store
+	log         *slog.Logger
+	dataDir     string
+	commitments *dicomtls.Commitments // of all sources and destinations of type dicom
+	channels    []*channel            // in the order of the configuration
 
 	closing atomic.Bool // set by StopSources: no channel starts any more
 }
@@ -52,10 +55,11 @@ type Engine struct {
 // New returns an engine in which nothing runs yet. The configuration must come
 // from package config and not be changed afterwards.
 func New(cfg *config.Config, st store.Store, opts Options) *Engine {
-	e := &Engine{store: st, log: opts.Logger}
+	e := &Engine{store: st, log: opts.Logger, dataDir: cfg.DataDir}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.commitments = newCommitments(e.log)
 	for i := range cfg.Channels {
 		e.channels = append(e.channels, e.newChannel(&cfg.Channels[i], opts))
 	}

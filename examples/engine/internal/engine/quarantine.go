@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,11 +67,11 @@ func (q *quarantine) keep(ctx context.Context, f mllp.QuarantinedFrame) {
 	var err error
 	if len(f.Bytes) > 0 {
 		n.Bytes = name + ".frame"
-		err = writeFile(q.cfg.Directory, n.Bytes, f.Bytes)
+		err = writeFile(q.cfg.Directory, n.Bytes, bytes.NewReader(f.Bytes))
 	}
 	text, failed := json.MarshalIndent(n, "", "  ")
 	if err = errors.Join(err, failed); err == nil {
-		err = writeFile(q.cfg.Directory, name+".json", append(text, '\n'))
+		err = writeFile(q.cfg.Directory, name+".json", bytes.NewReader(append(text, '\n')))
 	}
 	if err != nil {
 		q.log.ErrorContext(ctx, "bad frame cannot be put into quarantine", "reason", f.Reason, "err", err)

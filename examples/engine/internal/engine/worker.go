@@ -67,12 +67,14 @@ func (e *Engine) newWorker(ch *channel, cfg *config.Destination, opts Options) *
 	switch {
 	case cfg.TCP != nil:
 		w.dest = newTCPDestination(cfg.TCP, w, opts)
+	case cfg.DICOM != nil:
+		w.dest = newDICOMDestination(e, cfg.DICOM, w, opts)
 	case cfg.HTTP != nil:
 		w.dest = newHTTPDestination(cfg.HTTP, w, opts)
 	case cfg.SMTP != nil:
 		w.dest = newSMTPDestination(cfg.SMTP, w, opts)
 	case cfg.File != nil:
-		w.dest = newFileDestination(cfg.File, w)
+		w.dest = newFileDestination(e, cfg.File, w)
 	default:
 		w.dest = newChannelDestination(e, cfg.Channel, w)
 	}
