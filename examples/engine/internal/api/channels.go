@@ -70,23 +70,33 @@ func describe(cfg *config.Channel) channel {
 }
 
 func sourceTransportName(s *config.Source) string {
-	if s.TCP != nil {
+	switch {
+	case s.TCP != nil:
 		return "TCP Listener"
+	case s.DICOM != nil:
+		return "DICOM Listener"
+	default:
+		return "Channel Reader"
 	}
-	return "Channel Reader"
 }
 
 func sourceProperties(s *config.Source) map[string]any {
-	if s.TCP != nil {
+	switch {
+	case s.TCP != nil:
 		return tcpSourceProperties(s.TCP)
+	case s.DICOM != nil:
+		return dicomSourceProperties(s.DICOM)
+	default:
+		return map[string]any{}
 	}
-	return map[string]any{}
 }
 
 func transportName(d *config.Destination) string {
 	switch {
 	case d.TCP != nil:
 		return "TCP Sender"
+	case d.DICOM != nil:
+		return "DICOM Sender"
 	case d.HTTP != nil:
 		return "HTTP Sender"
 	case d.SMTP != nil:
@@ -102,6 +112,8 @@ func properties(d *config.Destination) map[string]any {
 	switch {
 	case d.TCP != nil:
 		return destinationProperties(d.TCP)
+	case d.DICOM != nil:
+		return dicomDestinationProperties(d.DICOM)
 	case d.HTTP != nil:
 		return httpProperties(d.HTTP)
 	case d.SMTP != nil:

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/examples/engine/internal/api"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
@@ -109,4 +110,47 @@ func TestPropertiesOfHTTPAndMailDestinationsAreShownWithoutSecrets(t *testing.T)
 	assert.Equal(t, "1000", web.Properties["responseTimeout"])
 	assert.Equal(t, "SMTP Sender", ward.TransportName)
 	assert.Equal(t, "465", ward.Properties["smtpPort"], "that of the encryption")
+}
+
+func TestPropertiesOfDICOMConnectorsAreShownByMirthsNamesWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	secure := dicomtls.Properties{TLS: dicomtls.ModeAES, KeyStore: "/secret/ae.p12", KeyStorePW: "hunter2", KeyPW: "hunter2", TrustStore: "/secret/ca.p12", TrustStorePW: "hunter2"}
+	o := &other{cfg: config.Channel{
+		ID: "ct", Name: "ct",
+		Source: config.Source{Type: "dicom", DICOM: &config.DICOMSource{
+			Host: "0.0.0.0", Port: 104, ApplicationEntity: "ENGINE", Dest: "/secret/objects", TLS: secure, MaxAssociations: 7,
+		}},
+		Destinations: []config.Destination{{Name: "pacs", Type: "dicom", DICOM: &config.DICOMDestination{
+			Host: "pacs.example.org", Port: 2762, ApplicationEntity: "PACS", LocalApplicationEntity: "ENGINE", Priority: "high",
+			Username: "secret", Passcode: "hunter2", TLS: secure, LocalHost: "192.0.2.1",
+		}}, {Name: "plain", Type: "dicom", DICOM: &config.DICOMDestination{Host: "old.example.org", Port: 104}}},
+	}}
+	w := request(api.New(o, api.Options{}), http.MethodGet, "/api/channels")
+	require.Equal(t, http.StatusOK, w.Code)
+	assert.NotContains(t, w.Body.String(), "secret")
+	assert.NotContains(t, w.Body.String(), "hunter2")
+	var channels []struct {
+		SourceConnector struct {
+			TransportName string
+			Properties    map[string]any
+		}
+		DestinationConnectors []struct {
+			TransportName string
+			Properties    map[string]any
+		}
+	}
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &channels))
+	source, pacs, plain := channels[0].SourceConnector, channels[0].DestinationConnectors[0], channels[0].DestinationConnectors[1]
+	assert.Equal(t, "DICOM Listener", source.TransportName)
+	assert.Equal(t, map[string]any{"host": "0.0.0.0", "port": "104"}, source.Properties["listenerConnectorProperties"])
+	assert.Equal(t, "ENGINE", source.Properties["applicationEntity"])
+	assert.Equal(t, "DICOM Sender", pacs.TransportName)
+	for name, want := range map[string]any{
+		"host": "pacs.example.org", "port": "2762", "applicationEntity": "PACS", "localApplicationEntity": "ENGINE",
+		"priority": "high", "tls": "aes", "noClientAuth": false, "localHost": "192.0.2.1",
+	} {
+		assert.Equal(t, want, pacs.Properties[name], name)
+	}
+	assert.Equal(t, "notls", plain.Properties["tls"])
+	assert.NotContains(t, plain.Properties, "noClientAuth", "nobody is asked anything")
 }
