@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/mllp"
@@ -250,6 +251,8 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 	require.NoError(t, err)
 	second, err := os.ReadFile(filepath.Join("..", "..", "docs", "http-smtp.md"))
 	require.NoError(t, err)
+	third, err := os.ReadFile(filepath.Join("..", "..", "docs", "dicom.md"))
+	require.NoError(t, err)
 	for _, of := range []any{
 		config.Config{},
 		config.User{},
@@ -263,6 +266,10 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 		config.Destination{},
 		config.Queue{},
 		config.TCPDestination{},
+		config.DICOMSource{},
+		config.DICOMSender{},
+		config.DICOMDestination{},
+		dicomtls.Properties{},
 		config.HTTPDestination{},
 		config.SMTPDestination{},
 		config.Header{},
@@ -273,13 +280,15 @@ func TestTheExampleHasEveryKey(t *testing.T) {
 		typ := reflect.TypeOf(of)
 		for field := range typ.Fields() {
 			key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-			if key == "" {
+			if key == "" || key == "-" {
 				continue
 			}
 			assert.Regexp(t, regexp.MustCompile(`\b`+key+`:`), string(text), "%v", typ)
 			switch of.(type) {
 			case config.HTTPDestination, config.SMTPDestination, config.Header, config.Attachment:
 				assert.Contains(t, string(second), "`"+key+"`", "%v", typ)
+			case config.DICOMSource, config.DICOMSender, config.DICOMDestination, dicomtls.Properties:
+				assert.Contains(t, string(third), "`"+key+"`", "%v", typ)
 			case config.TCPSource, config.Framing, config.Replay, config.Quarantine, config.TCPDestination:
 				assert.Contains(t, string(page), "`"+key+"`", "%v", typ)
 			}

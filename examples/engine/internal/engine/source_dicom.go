@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/examples/engine/internal/config"
@@ -22,7 +24,7 @@ import (
 // An object whose message cannot be stored stays where it is, and its sender is
 // answered A700, out of resources. The file does no harm: nothing refers to it, and
 // the sender's next try finds it there and stores the message alone. No file is ever
-// replaced or removed, because queues refer to it.
+// replaced or removed, because queues may refer to it.
 type dicomSource struct {
 	// static after construction
 	cfg       config.DICOMSource
@@ -135,6 +137,12 @@ func (s *dicomSource) listener() Listener {
 // stored makes the message of an object durable that is on disk. Only its nil lets
 // success be answered.
 func (s *dicomSource) stored(ctx context.Context, o dicomtls.StoredObject) error {
+	if o.Duplicate { // whoever tidies up by age must see that it is needed again
+		now := time.Now()
+		if err := os.Chtimes(o.Path, now, now); err != nil {
+			return nameless(err)
+		}
+	}
 	content, err := referenceTo(s.channel.cfg.ID, &o)
 	if err != nil {
 		return err

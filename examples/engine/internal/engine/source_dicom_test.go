@@ -111,9 +111,14 @@ func TestAnotherObjectOfTheSameUIDReplacesNone(t *testing.T) {
 	t.Parallel()
 	pacs := newArchive(t, nil)
 	pacs.down()
-	e := start(t, openStore(t, t.TempDir()), modality(t, "ct", toDICOM("pacs", pacs.addr)))
+	ch := modality(t, "ct", toDICOM("pacs", pacs.addr))
+	e := start(t, openStore(t, t.TempDir()), ch)
 	var sent []string
-	for _, pixels := range []string{"first!", "second", "first!"} {
+	file := filepath.Join(ch.Source.DICOM.Dest, "1.2.3.dcm")
+	for i, pixels := range []string{"first!", "second", "first!"} {
+		if i == 2 {
+			require.NoError(t, os.Chtimes(file, time.Unix(0, 0), time.Unix(0, 0)))
+		}
 		data := dataSet(ctImage, "1.2.3", []byte(pixels))
 		stores(t, e.addr("ct"), dicomtls.BytesObject(ctImage, "1.2.3", dicomtls.ExplicitVRLittleEndian, data))
 		sent = append(sent, string(data))
@@ -123,6 +128,9 @@ func TestAnotherObjectOfTheSameUIDReplacesNone(t *testing.T) {
 	pacs.mu.Lock()
 	defer pacs.mu.Unlock()
 	assert.Equal(t, sent, pacs.contents)
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	assert.Greater(t, info.ModTime().Unix(), int64(0), "a file that is needed again is not an old one")
 }
 
 func TestWhoMaySendObjects(t *testing.T) {
