@@ -358,7 +358,14 @@ func TestWhereAReferenceGoesThatIsNoArchive(t *testing.T) {
 	files := t.TempDir()
 	web := configured(t, "type: http\nhost: "+server.URL+"\nproxyUrl: none\ncontentType: application/json")
 	web.Name = "web"
-	mail := configured(t, "type: smtp\nsmtpHost: 127.0.0.1\nsmtpPort: "+mailPort+"\nencryption: none\nfrom: a@example.org\nto: b@example.org\nbody: '${message.raw}'")
+	mail := configured(t, `
+type: smtp
+smtpHost: 127.0.0.1
+smtpPort: `+mailPort+`
+encryption: none
+from: a@example.org
+to: b@example.org
+body: '${message.raw}'`)
 	mail.Name = "mail"
 	e := start(t, openStore(t, t.TempDir()), modality(t, "ct", toFile("files", files), line, web, mail, toChannel("on", "out")),
 		config.Channel{ID: "out", Name: "out", Source: config.Source{Type: "channel"}, Destinations: []config.Destination{hl7, toDICOM("pacs", pacs.addr)}})
@@ -456,14 +463,12 @@ func TestAnObjectWhoseCommitmentIsNotReportedStaysQueued(t *testing.T) {
 func TestAnObjectIsNeverInMemoryAsAWhole(t *testing.T) {
 	const size = 32 << 20
 	path := filepath.Join(t.TempDir(), "big.dcm")
-	data := dataSet(ctImage, "1.2.3", make([]byte, size))
 	meta := dicomtls.FileMeta{SOPClassUID: ctImage, SOPInstanceUID: "1.2.3", TransferSyntaxUID: dicomtls.ExplicitVRLittleEndian}
 	file, err := meta.AppendTo(nil)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path, append(file, data...), 0o600))
+	require.NoError(t, os.WriteFile(path, append(file, dataSet(ctImage, "1.2.3", make([]byte, size))...), 0o600))
 	object, err := dicomtls.FileObject(path)
 	require.NoError(t, err)
-	data = nil
 	var got int64
 	sink := serveDICOM(t, dicomtls.StoreHandlerFunc(func(_ context.Context, r *dicomtls.StoreRequest) dicomtls.Status {
 		got, _ = io.Copy(io.Discard, r.Body)
@@ -521,16 +526,16 @@ func TestNothingOfAnObjectIsLogged(t *testing.T) {
 	stores(t, e.addr("ct")) // nothing
 	eventually(t, "the file is missed", func() bool { return e.log.count("not there any more") > 0 })
 	e.stop()
-	assert.NotContains(t, e.log.String(), "4711")
+	assert.NotContains(t, e.log.String(), canary)
 	assert.NotContains(t, e.log.String(), "Test^Patient")
 	dead, err := st.DeadLetters(t.Context(), "ct", "pacs", 0, 10)
 	require.NoError(t, err)
 	for _, d := range dead {
-		assert.NotContains(t, d.LastError, "4711")
+		assert.NotContains(t, d.LastError, canary)
 		assert.Contains(t, string(d.Message.Raw), canary, "the positive control")
 	}
 	pending, err := st.Pending(t.Context(), "ct", "nowhere", 0, 1)
 	require.NoError(t, err)
 	require.NotEmpty(t, pending)
-	assert.NotContains(t, pending[0].LastError, "4711")
+	assert.NotContains(t, pending[0].LastError, canary)
 }
