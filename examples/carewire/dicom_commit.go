@@ -7,12 +7,13 @@ import (
 	"net"
 
 	"github.com/carewire/carewire/dicomtls"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // dicomCommitCmd is `carewire dicom commit`.
 type dicomCommitCmd struct {
 	dicomPeer
-	Listen string   `placeholder:"HOST:PORT" help:"Address to listen on for a report that the SCP brings on an association of its own, called by --calling; without TLS. Without it, the report is awaited on the association of the request."`
+	Listen string   `placeholder:"HOST:PORT" help:"Address to listen on for a report that the SCP brings on an association of its own, called by --calling, in the same --mode with the same key and authorities. Without it, the report is awaited on the association of the request."`
 	JSON   bool     `name:"json" help:"Print one JSON object for each object."`
 	Files  []string `arg:"" name:"file" help:"DICOM files that the SCP has been sent, and directories of them."`
 }
@@ -60,8 +61,14 @@ func (c *dicomCommitCmd) Run(ctx context.Context, s *streams) error {
 
 // listen takes reports on associations of the SCP's until stop is called.
 func (c *dicomCommitCmd) listen(ctx context.Context, d *dicomtls.Dialer) (stop func(), err error) {
+	own := c.dicomTLS
+	own.Name = "" // of the SCP as a server
+	p, err := own.properties(tlsprops.Listener)
+	if err != nil {
+		return nil, err
+	}
 	d.Commitments = new(dicomtls.Commitments)
-	server := &dicomtls.Server{AETitles: []string{c.Calling}, Commitments: d.Commitments}
+	server := &dicomtls.Server{AETitles: []string{c.Calling}, Commitments: d.Commitments, TLS: p}
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -243,6 +244,49 @@ func TestTheToolSendsToDCMTK(t *testing.T) {
 		}
 	}
 	t.Error("storescp did not start")
+}
+
+// An archive that reports on an association of its own, in the clear and over TLS.
+func TestCommitListensForTheReport(t *testing.T) {
+	certs := credentials(t)
+	_, files := aStudy(t, 2)
+	for _, mode := range []dicomtls.DicomTlsMode{dicomtls.ModeNoTLS, dicomtls.ModeBCP195} {
+		var theirs, back *dicomtls.Properties
+		var flags []string
+		if mode.Enabled() {
+			// Our certificate is that of a server, and here we are a client first.
+			theirs = &dicomtls.Properties{TLS: mode, KeyStore: certs + "/server.key", CertStore: certs + "/server.crt", TrustStore: certs + "/ca.crt", AnyExtendedKeyUsage: true}
+			back = &dicomtls.Properties{TLS: mode, KeyStore: certs + "/client.key", CertStore: certs + "/client.crt", TrustStore: certs + "/ca.crt"}
+			flags = []string{"--mode", mode.String(), "--cert", certs + "/server.crt", "--key", certs + "/server.key", "--ca", certs + "/ca.crt"}
+		}
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		at := free.Addr().String()
+		free.Close()
+		var reporting sync.WaitGroup
+		server := &dicomtls.Server{TLS: theirs, Commit: dicomtls.CommitHandlerFunc(func(_ context.Context, r *dicomtls.CommitRequest) dicomtls.Status {
+			report := &dicomtls.CommitReport{TransactionUID: r.TransactionUID, Committed: r.References}
+			reporting.Go(func() {
+				plain := &dicomtls.Dialer{AETitle: "ARCHIVE", CalledAE: "MODALITY"}
+				if mode.Enabled() {
+					assert.Error(t, plain.Report(context.Background(), "tcp", at, report), "in the clear")
+				}
+				assert.NoError(t, (&dicomtls.Dialer{AETitle: "ARCHIVE", CalledAE: "MODALITY", TLS: back}).Report(context.Background(), "tcp", at, report))
+			})
+			return dicomtls.StatusSuccess
+		})}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		ended := make(chan error, 1)
+		go func() { ended <- server.Serve(context.Background(), ln) }()
+		args := append([]string{"dicom", "commit", "--addr", ln.Addr().String(), "--called", "ARCHIVE", "--calling", "MODALITY", "--listen", at}, flags...)
+		r := carewire(t, append(args, files...)...)
+		assert.Equal(t, exitOK, r.status, r.err)
+		assert.Equal(t, "COMMITTED "+files[0]+"\nCOMMITTED "+files[1]+"\n", r.out)
+		reporting.Wait()
+		server.Close()
+		<-ended
+	}
 }
 
 func TestCommitPrintsTheReport(t *testing.T) {
