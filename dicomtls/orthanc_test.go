@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,8 +23,9 @@ import (
 )
 
 // orthanc starts an Orthanc that knows us as CAREWIRE at addr, and returns the
-// addresses of its DICOM and of its HTTP port.
-func orthanc(t *testing.T, addr string) (dicom, web string) {
+// addresses of its DICOM and of its HTTP port. secure are settings of TLS, as in its
+// configuration; none: it has none.
+func orthanc(t *testing.T, addr string, secure ...string) (dicom, web string) {
 	t.Helper()
 	path := interop.Need(t, "Orthanc")
 	_, port, _ := net.SplitHostPort(addr)
@@ -32,7 +34,9 @@ func orthanc(t *testing.T, addr string) (dicom, web string) {
 	for range 5 {
 		dicomPort, webPort, dir := freePort(t), freePort(t), t.TempDir()
 		config := fmt.Sprintf(`{"Name": "test", "StorageDirectory": %q, "IndexDirectory": %q, "DicomAet": "ORTHANC", "DicomPort": %s,
-			"HttpPort": %s, "RemoteAccessAllowed": false, "DicomModalities": {"us": ["CAREWIRE", "127.0.0.1", %s]}}`, dir, dir, dicomPort, webPort, port)
+			"HttpPort": %s, "RemoteAccessAllowed": false, %s
+			"DicomModalities": {"us": {"AET": "CAREWIRE", "Host": "127.0.0.1", "Port": %s, "UseDicomTls": %t}}}`,
+			dir, dir, dicomPort, webPort, strings.Join(secure, " "), port, len(secure) > 0)
 		file := filepath.Join(dir, "orthanc.json")
 		require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 		cmd := exec.Command(path, file)
@@ -127,8 +131,42 @@ func TestWeVouchToOrthanc(t *testing.T) {
 	assert.Len(t, success, 1)
 }
 
-// call is a request to Orthanc's REST API.
+// Objects go to Orthanc over TLS, and come back to us as they were.
+func TestOrthancStoresWithUsWhatWeStoredWithItOverTLS(t *testing.T) {
+	p := newPKI(t)
+	for _, mode := range []dicomtls.DicomTlsMode{dicomtls.ModeAES, dicomtls.ModeBCP195} {
+		props, k := p.listener(mode), newKeeper()
+		us := listen(t, &dicomtls.Server{AETitles: []string{"CAREWIRE"}, Store: k, TLS: &props})
+		addr, web := orthanc(t, us.addr, fmt.Sprintf(`"DicomTlsEnabled": true, "DicomTlsCertificate": %q, "DicomTlsPrivateKey": %q, "DicomTlsTrustedCertificates": %q,`, p.rsa, p.rsa, p.ca))
+		objects, data := writeFiles(t, t.TempDir(), 3, 1000)
+		sender := p.sender(mode)
+		for i, r := range (&dicomtls.Dialer{CalledAE: "ORTHANC", TLS: &sender}).StoreAll(t.Context(), "tcp", addr, objects, nil) {
+			require.NoError(t, r.Err, "%s %d", mode, i)
+		}
+		_, err := new(dicomtls.Dialer).DialContext(t.Context(), "tcp", addr)
+		require.Error(t, err, "in the clear")
+		var ids []string
+		ask(t, "GET", web+"/instances", "", &ids)
+		require.Len(t, ids, 3)
+		body, err := json.Marshal(ids)
+		require.NoError(t, err)
+		call(t, "POST", web+"/modalities/us/echo", "{}")
+		call(t, "POST", web+"/modalities/us/store", string(body))
+		assert.Equal(t, data, k.kept(), mode)
+		us.waitFor("operation C-STORE 0000", 3)
+	}
+}
+
+// call is a request to Orthanc's REST API that is answered with an object.
 func call(t *testing.T, method, url, body string) map[string]any {
+	t.Helper()
+	var v map[string]any
+	ask(t, method, url, body, &v)
+	return v
+}
+
+// ask is a request to Orthanc's REST API.
+func ask(t *testing.T, method, url, body string, v any) {
 	t.Helper()
 	rq, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader([]byte(body)))
 	require.NoError(t, err)
@@ -138,7 +176,5 @@ func call(t *testing.T, method, url, body string) map[string]any {
 	text, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, r.StatusCode, "%s", text)
-	var v map[string]any
-	require.NoError(t, json.Unmarshal(text, &v), "%s", text)
-	return v
+	require.NoError(t, json.Unmarshal(text, v), "%s", text)
 }

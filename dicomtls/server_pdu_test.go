@@ -1,9 +1,11 @@
 package dicomtls_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +176,41 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 		p.say(pdata(pdv(1, 3, echoRQ(1))), store(2, "1.2", someData), pdata(pdv(1, 3, echoRQ(3))), releaseRQ)
 		assert.Equal(t, []string{"P 8030 0000 to 1", "P 8001 0000 to 2", "P 8030 0000 to 3", "release!"},
 			[]string{p.hear(), p.hear(), p.hear(), p.hear()})
+	})
+}
+
+// Who sends more than was granted is not waited for and not cut off: nothing is read
+// before what came first is answered, so that TCP holds it back. All peers do so.
+func TestMoreRequestsThanWereGrantedAreHandledOneByOne(t *testing.T) {
+	var under, most atomic.Int64
+	k := newKeeper()
+	handler := dicomtls.StoreHandlerFunc(func(ctx context.Context, r *dicomtls.StoreRequest) dicomtls.Status {
+		most.Store(max(most.Load(), under.Add(1)))
+		defer under.Add(-1)
+		return k.ServeStore(ctx, r)
+	})
+	in(t, &dicomtls.Server{Store: handler, Window: 2}, func(t *testing.T, s *site) {
+		p := s.call()
+		p.say(associateRQ{user: []string{pduItem(0x51, be32(16384)), pduItem(0x53, "\x00\x00\x00\x00")}}.String())
+		require.Equal(t, "AC 1=0 3=0 window=2", p.hear())
+		var want []string
+		for id := 1; id <= 6; id++ {
+			want = append(want, fmt.Sprintf("P 8001 0000 to %d", id))
+		}
+		go func() { // a peer that reads only later
+			for id := 1; id <= 6; id++ {
+				p.say(store(id, fmt.Sprint("1.2.", id), someData))
+			}
+			p.say(releaseRQ)
+		}()
+		var got []string
+		for range want {
+			got = append(got, p.hear())
+		}
+		assert.Equal(t, want, got)
+		assert.Equal(t, "release!", p.hear())
+		assert.EqualValues(t, 1, most.Load())
+		assert.Len(t, k.kept(), 6)
 	})
 }
 
