@@ -87,6 +87,46 @@ func TestAnAssociationComesToBeForAllKindsOfObjectsAndEndsWhenItIsIdle(t *testin
 	}
 }
 
+// An association that the archive has ended while it was not used costs nothing but
+// a new one.
+func TestAnAssociationThatTheArchiveHasEndedIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for _, rude := range []bool{false, true} {
+		pacs := newArchive(t, nil)
+		var gone atomic.Int64 // how often the engine has noticed
+		behind := pacs.addr
+		addr := background(t, func(near net.Conn) {
+			far, err := net.Dial("tcp", behind)
+			if err != nil {
+				return
+			}
+			var noticed sync.WaitGroup
+			noticed.Go(func() { io.Copy(far, near); far.Close(); gone.Add(1) })
+			io.Copy(near, far)
+			near.(*net.TCPConn).CloseWrite()
+			noticed.Wait()
+		})
+		e := start(t, openStore(t, t.TempDir()), modality(t, "ct", toDICOM("pacs", addr)))
+		for i, o := range images(uids(3)) {
+			stores(t, e.addr("ct"), o)
+			eventually(t, "it is delivered", func() bool { return e.stats("ct").Sent == int64(i+1) })
+			if !rude {
+				pacs.mu.Lock()
+				server := pacs.running
+				pacs.mu.Unlock()
+				server.Shutdown(t.Context()) // with A-ABORT
+			}
+			pacs.down()
+			eventually(t, "the end is noticed", func() bool { return gone.Load() == int64(i+1) })
+			pacs.up()
+		}
+		assert.Equal(t, uids(3), pacs.received())
+		assert.Equal(t, 3, pacs.opened())
+		assert.Zero(t, e.log.count("delivery failed"))
+		e.stop()
+	}
+}
+
 func TestWhatAnArchiveAnswersDecidesWhatBecomesOfAnObject(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
