@@ -125,7 +125,8 @@ func TestPropertiesOfDICOMConnectorsAreShownByMirthsNamesWithoutSecrets(t *testi
 			Username: "secret", Passcode: "hunter2", TLS: secure, LocalHost: "192.0.2.1",
 		}}, {Name: "plain", Type: "dicom", DICOM: &config.DICOMDestination{Host: "old.example.org", Port: 104}}},
 	}}
-	w := request(api.New(o, api.Options{}), http.MethodGet, "/api/channels")
+	s := serve(t, o, api.Options{})
+	w := request(s, http.MethodGet, "/api/channels", as(t, s, "viewer"))
 	require.Equal(t, http.StatusOK, w.Code)
 	assert.NotContains(t, w.Body.String(), "secret")
 	assert.NotContains(t, w.Body.String(), "hunter2")
