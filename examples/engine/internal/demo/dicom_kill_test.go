@@ -138,16 +138,18 @@ func dicomKills(t *testing.T, sabotage string, rounds int) (acked, lost, misorde
 	require.NoError(t, err)
 	_, archivePort, err := net.SplitHostPort(ln.Addr().String())
 	require.NoError(t, err)
-	config := filepath.Join(dir, "engine.yaml")
+	config, password := filepath.Join(dir, "engine.yaml"), filepath.Join(dir, "password")
+	require.NoError(t, os.WriteFile(password, []byte("of the demo alone"), 0o600))
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, configMark+`
 dataDir: data
+users: [{name: demo, role: viewer, passwordFile: password}]
 channels:
   - id: %s
     source: {type: dicom, host: 127.0.0.1, port: %s}
     destinations:
       - {name: pacs, type: dicom, host: 127.0.0.1, port: %s, queue: {retryInterval: 100ms}}
 `, channelID, port, archivePort), 0o600))
-	e := &engine{command: []string{binary, "-config", config}, logFile: filepath.Join(dir, "engine.log"), port: apiPort}
+	e := &engine{command: []string{binary, "-config", config}, logFile: filepath.Join(dir, "engine.log"), port: apiPort, password: "of the demo alone"}
 	if sabotage != "" {
 		e.command = append(e.command, "-sabotage", sabotage)
 	}
