@@ -21,7 +21,8 @@ import (
 // from the pool.
 type conn struct {
 	// static after connecting
-	nc     net.Conn // that is read and written: tls, if there is one
+	raw    net.Conn // TCP
+	nc     net.Conn // that is read and written: tls, if there is one, or raw
 	tls    *tls.Conn
 	host   string
 	local  string // the name in EHLO
@@ -79,12 +80,12 @@ func (s *Sender) connect(ctx context.Context) (*conn, *SendError) {
 	if err != nil {
 		return nil, notSent(fmt.Errorf("smtpx: %w", err))
 	}
-	c := &conn{nc: nc, host: s.Host, local: s.localName(nc), limits: limits, opened: time.Now(), source: generation, copying: make([]byte, copyBuffer)}
+	c := &conn{raw: nc, nc: nc, host: s.Host, local: s.localName(nc), limits: limits, opened: time.Now(), source: generation, copying: make([]byte, copyBuffer)}
 	stop := c.watch(ctx)
 	sendErr := c.open(ctx, s.Encryption, config, s.Auth)
 	stop()
 	if sendErr != nil {
-		_ = c.nc.Close() // sendErr is the one that matters
+		c.abandon() // sendErr is the error that matters
 		return nil, sendErr
 	}
 	return c, nil
@@ -278,6 +279,9 @@ func (c *conn) commands(limit time.Duration, lines []string) ([]answer, *SendErr
 		if answers[i].Code == 421 && i < len(lines)-1 { // the rest will not be answered (RFC 5321 section 3.8)
 			return nil, declined(verb(lines[i]), answers[i].Reply, nil)
 		}
+		if len(lines) > 1 {
+			answers[i].lines = nil // nobody reads them, and a server may have many words
+		}
 	}
 	return answers, nil
 }
@@ -323,9 +327,16 @@ func (c *conn) quit() {
 	c.mu.Lock()
 	c.end = time.Time{}
 	c.mu.Unlock()
-	_, _ = c.command(time.Second, "QUIT")
+	if _, err := c.command(time.Second, "QUIT"); err != nil {
+		c.abandon()
+		return
+	}
 	_ = c.nc.Close()
 }
+
+// abandon closes the connection without a word. To close TLS is to write, which
+// takes another five seconds with a server that reads no more.
+func (c *conn) abandon() { _ = c.raw.Close() }
 
 // has tells whether the server offered an extension.
 func (c *conn) has(extension string) bool {
