@@ -93,11 +93,13 @@ func (a *Attachment) header() (textproto.MIMEHeader, error) {
 	if kind == "" {
 		kind = mime.TypeByExtension(filepath.Ext(name))
 	}
-	if kind == "" {
+	// A message in a message must not be in base64 (RFC 2046 section 5.2.1), which all
+	// attachments are: as a file it may.
+	if kind == "" || a.ContentType == "" && strings.HasPrefix(kind, "message/") {
 		kind = "application/octet-stream"
 	}
 	media, params, err := mime.ParseMediaType(kind)
-	if err != nil || !strings.Contains(media, "/") || strings.HasPrefix(media, "multipart/") {
+	if err != nil || !strings.Contains(media, "/") || strings.HasPrefix(media, "multipart/") || strings.HasPrefix(media, "message/") {
 		return nil, errors.New("ContentType is none that an attachment can have")
 	}
 	disposition := "attachment"

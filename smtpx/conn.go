@@ -134,7 +134,7 @@ func (c *conn) open(ctx context.Context, encryption SmtpEncryption, config *tls.
 	}
 	c.buffers()
 	c.within(c.limits.greeting())
-	greeting, err := readAnswer(c.br)
+	greeting, err := readAnswer(c.br, false)
 	switch {
 	case err != nil:
 		return lost(err)
@@ -272,15 +272,12 @@ func (c *conn) commands(limit time.Duration, lines []string) ([]answer, *SendErr
 	for i := range lines {
 		c.within(limit)
 		var err error
-		if answers[i], err = readAnswer(c.br); err != nil {
+		if answers[i], err = readAnswer(c.br, len(lines) == 1); err != nil { // EHLO and AUTH go alone
 			c.dead = true
 			return nil, lost(err)
 		}
 		if answers[i].Code == 421 && i < len(lines)-1 { // the rest will not be answered (RFC 5321 section 3.8)
 			return nil, declined(verb(lines[i]), answers[i].Reply, nil)
-		}
-		if len(lines) > 1 {
-			answers[i].lines = nil // nobody reads them, and a server may have many words
 		}
 	}
 	return answers, nil
@@ -289,7 +286,7 @@ func (c *conn) commands(limit time.Duration, lines []string) ([]answer, *SendErr
 // early is the error of bytes that came before a command was sent. A server that
 // wants to go says so with 421.
 func (c *conn) early() *SendError {
-	if ans, err := readAnswer(c.br); err == nil && ans.Code == 421 {
+	if ans, err := readAnswer(c.br, false); err == nil && ans.Code == 421 {
 		return declined("", ans.Reply, nil)
 	}
 	return notSent(fmt.Errorf("%w: an answer to no command", ErrProtocol))
@@ -303,7 +300,7 @@ func (c *conn) lastWords(command string, cause error) *SendError {
 		return notSent(cause)
 	}
 	c.within(time.Second)
-	if ans, err := readAnswer(c.br); err == nil && ans.Code/100 >= 4 {
+	if ans, err := readAnswer(c.br, false); err == nil && ans.Code/100 >= 4 {
 		return declined(command, ans.Reply, nil)
 	} else if _, what := tlsprops.PeerAlert(err); what == tlsprops.RefusedCertificate {
 		return lost(err)

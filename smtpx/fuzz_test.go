@@ -22,8 +22,8 @@ func FuzzReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		whole := bufio.NewReaderSize(bytes.NewReader(data), maxReplyLine)
-		a, err := readAnswer(whole)
-		b, err2 := readAnswer(bufio.NewReaderSize(iotest.OneByteReader(bytes.NewReader(data)), maxReplyLine))
+		a, err := readAnswer(whole, true)
+		b, err2 := readAnswer(bufio.NewReaderSize(iotest.OneByteReader(bytes.NewReader(data)), maxReplyLine), true)
 		if (err == nil) != (err2 == nil) || a.Reply != b.Reply || len(a.lines) != len(b.lines) {
 			t.Fatalf("%v %v, byte by byte %v %v", a, err, b, err2)
 		}

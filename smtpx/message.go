@@ -67,7 +67,9 @@ type Attachment struct {
 	// Name is what the recipient sees; characters that are dangerous in the name
 	// of a file become "_". Empty: the last part of Path.
 	Name        string
-	ContentType string // such as "application/pdf"; empty: by Name, or application/octet-stream
+	// ContentType is such as "application/pdf". Empty: by Name, or
+	// application/octet-stream. Those of multipart and message are refused.
+	ContentType string
 	// ContentID, if not empty, makes this a part of HTML, which names it as
 	// "cid:" and this, instead of an attachment.
 	ContentID string

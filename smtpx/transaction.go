@@ -190,7 +190,7 @@ func (d *delivery) data(c *conn) *SendError {
 		return unknown(err)
 	}
 	c.within(c.limits.final())
-	final, readErr := readAnswer(c.br)
+	final, readErr := readAnswer(c.br, false)
 	switch {
 	case readErr != nil:
 		c.dead = true

@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -350,4 +352,75 @@ func TestAsManyRecipientsAsThereMayBe(t *testing.T) {
 		_, err = p.inMemory(t, "none", nil).Send(t.Context(), note(append(to, "one@example.org")...))
 		assert.False(t, failure(t, err).Retryable())
 	})
+}
+
+func TestAMessageInAMessageIsAFile(t *testing.T) {
+	m := note("a@example.org")
+	m.Attachments = []smtpx.Attachment{{Name: "forwarded.eml", Data: []byte("Subject: x\r\n\r\nx\r\n")}}
+	_, parts := arrives(t, m)
+	assert.Equal(t, "application/octet-stream", parts[1].kind)
+	m.Attachments[0].ContentType = "message/rfc822"
+	_, err := (&smtpx.Sender{Host: "x.invalid", Encryption: "tls"}).Send(t.Context(), m)
+	assert.ErrorContains(t, err, "ContentType")
+}
+
+func TestASourceOfTokensThatDoesNotAnswerHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := pki(t)
+		p := &peer{tls: server, ext: []string{"STARTTLS", "AUTH XOAUTH2"}}
+		s := p.inMemory(t, smtpx.EncryptionTLS, client)
+		s.Auth = smtpx.Auth{Username: secretUser, Token: func(ctx context.Context) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}}
+		s.Timeouts.Command = time.Minute
+		began := time.Now()
+		_, err := s.Send(t.Context(), note("a@example.org"))
+		assert.Equal(t, time.Minute, time.Since(began))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.True(t, failure(t, err).Retryable())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began = time.Now()
+		_, err = s.Send(ctx, note("a@example.org"))
+		assert.Equal(t, time.Second, time.Since(began))
+		assert.Equal(t, smtpx.NotSent, failure(t, err).Outcome)
+		assert.NotContains(t, p.transcript(), "C: AUTH")
+	})
+}
+
+func TestCloseAmongSendsLosesNoneAndLeavesNoConnection(t *testing.T) {
+	for range 20 {
+		p := &peer{}
+		s := p.inMemory(t, "none", nil)
+		s.MaxConns, s.MaxMessagesPerConn = 3, 2
+		var sent atomic.Int32
+		var sends, closing sync.WaitGroup
+		for range 8 {
+			sends.Go(func() {
+				for range 5 {
+					_, err := s.Send(t.Context(), note("a@example.org"))
+					if err == nil {
+						if sent.Add(1) == 10 {
+							closing.Go(func() { assert.NoError(t, s.Close()) })
+						}
+						continue
+					}
+					if !errors.Is(err, smtpx.ErrClosed) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		sends.Wait()
+		closing.Wait()
+		assert.Len(t, p.taken(), int(sent.Load()))
+		// All of its connections have ended, or this waits for ever.
+		p.mu.Lock()
+		for _, ln := range p.lns {
+			ln.Close()
+		}
+		p.mu.Unlock()
+		p.wg.Wait()
+	}
 }
