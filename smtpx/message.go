@@ -66,7 +66,7 @@ type Message struct {
 type Attachment struct {
 	// Name is what the recipient sees; characters that are dangerous in the name
 	// of a file become "_". Empty: the last part of Path.
-	Name        string
+	Name string
 	// ContentType is such as "application/pdf". Empty: by Name, or
 	// application/octet-stream. Those of multipart and message are refused.
 	ContentType string
