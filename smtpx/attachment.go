@@ -29,21 +29,20 @@ func (m *Message) attach(msg *gomail.Msg, out *spool) error {
 			return fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, err)
 		}
 		file := &gomail.File{Name: "attachment", Header: header}
-		content := a.content
 		if direct {
 			// go-mail would hold all of what it encodes in memory. It calls this when
 			// the headers of the part have gone to out and before anything else does,
 			// so the content can go there by itself.
 			file.Writer = func(io.Writer) (int64, error) {
 				if err := a.encodeTo(out); err != nil {
-					return 0, out.fail(fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, err))
+					return 0, out.fail(fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, nameless(err)))
 				}
 				return 0, nil
 			}
 		} else {
-			data, err := readAll(content)
+			data, err := a.readAll(out)
 			if err != nil {
-				return fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, err)
+				return fmt.Errorf("smtpx: Message.Attachments[%d]: %w", i, nameless(err))
 			}
 			file.Writer = func(w io.Writer) (int64, error) { // S/MIME calls it twice
 				n, err := w.Write(data)
@@ -62,13 +61,13 @@ func (m *Message) attach(msg *gomail.Msg, out *spool) error {
 }
 
 // readAll reads what is to be signed.
-func readAll(open func() (io.ReadCloser, error)) ([]byte, error) {
-	r, err := open()
+func (a *Attachment) readAll(out *spool) ([]byte, error) {
+	r, err := a.content()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxSigned+1))
+	data, err := io.ReadAll(io.LimitReader(out.wanted(r), maxSigned+1))
 	if err == nil && len(data) > maxSigned {
 		err = fmt.Errorf("%w to be signed", ErrTooLarge)
 	}
@@ -94,11 +93,13 @@ func (a *Attachment) header() (textproto.MIMEHeader, error) {
 	if kind == "" {
 		kind = mime.TypeByExtension(filepath.Ext(name))
 	}
-	if kind == "" {
+	// A message in a message must not be in base64 (RFC 2046 section 5.2.1), which all
+	// attachments are: as a file it may.
+	if kind == "" || a.ContentType == "" && strings.HasPrefix(kind, "message/") {
 		kind = "application/octet-stream"
 	}
 	media, params, err := mime.ParseMediaType(kind)
-	if err != nil || !strings.Contains(media, "/") || strings.HasPrefix(media, "multipart/") {
+	if err != nil || !strings.Contains(media, "/") || strings.HasPrefix(media, "multipart/") || strings.HasPrefix(media, "message/") {
 		return nil, errors.New("ContentType is none that an attachment can have")
 	}
 	disposition := "attachment"
@@ -171,35 +172,41 @@ func (a *Attachment) content() (io.ReadCloser, error) {
 	case a.Open != nil:
 		return a.Open()
 	case a.Path != "":
-		f, err := os.Open(a.Path)
-		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-			return nil, pathErr.Err // a path that comes from a message may tell of a patient
-		}
-		return f, err
+		return os.Open(a.Path)
 	}
 	return io.NopCloser(bytes.NewReader(a.Data)), nil
 }
 
-// encodeTo writes the content to w in base64, in lines of 76 characters.
-func (a *Attachment) encodeTo(w io.Writer) error {
-	r, err := a.content()
+// nameless returns err without the name of the file that it is about: one that
+// comes from a message may tell of a patient.
+func nameless(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}
+
+// encodeTo writes the content to out in base64, in lines of 76 characters.
+func (a *Attachment) encodeTo(out *spool) error {
+	content, err := a.content()
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer content.Close()
+	r := out.wanted(content)
 	const line = 57 // bytes that make 76 characters
 	in := make([]byte, line*512)
-	out := make([]byte, 0, 78*512)
+	encoded := make([]byte, 0, 78*512)
 	for {
 		n, readErr := fill(r, in)
-		out = out[:0]
+		encoded = encoded[:0]
 		for p := in[:n]; len(p) > 0; {
 			chunk := p[:min(line, len(p))]
-			out = base64.StdEncoding.AppendEncode(out, chunk)
-			out = append(out, "\r\n"...)
+			encoded = base64.StdEncoding.AppendEncode(encoded, chunk)
+			encoded = append(encoded, "\r\n"...)
 			p = p[len(chunk):]
 		}
-		if _, err := w.Write(out); err != nil {
+		if _, err := out.Write(encoded); err != nil {
 			return err
 		}
 		switch {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	gosmtp "github.com/wneessen/go-mail/smtp"
 )
@@ -68,7 +69,8 @@ type Auth struct {
 	Username  string // empty: no authentication
 	Password  string
 	// Token returns the access token for XOAUTH2, and is called for every
-	// connection. If it is set, XOAUTH2 is the mechanism.
+	// connection. If it is set, XOAUTH2 is the mechanism. Its context ends after
+	// Timeouts.Command.
 	Token func(ctx context.Context) (string, error)
 	// AllowPlaintext allows credentials on a connection without TLS to a loopback
 	// address. To anywhere else they are never sent without TLS.
@@ -148,7 +150,7 @@ func (c *conn) authenticate(ctx context.Context, a Auth) *SendError {
 	}
 	secret := a.Password
 	if m == XOAuth2 {
-		if secret, err = a.Token(ctx); err != nil {
+		if secret, err = a.token(ctx, c.limits.command()); err != nil {
 			return notSent(&tokenError{err})
 		}
 		if strings.ContainsAny(secret, "\x00\r\n\x01") || secret == "" {
@@ -156,6 +158,16 @@ func (c *conn) authenticate(ctx context.Context, a Auth) *SendError {
 		}
 	}
 	return c.exchange(m, client(m, a.Username, secret, c.host, state))
+}
+
+// token asks for one, while the server waits.
+func (a Auth) token(ctx context.Context, limit time.Duration) (string, error) {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	return a.Token(ctx)
 }
 
 // client returns go-mail's side of the mechanism. Whether credentials may go over

@@ -1,6 +1,7 @@
 package smtpx_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/smtp"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,6 +155,21 @@ func TestMemoryStaysFlatWithALargeAttachment(t *testing.T) {
 	s := &smtpx.Sender{Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port, Encryption: "none", SpoolDir: t.TempDir()}
 	m := note("a@example.org")
 	m.Attachments = []smtpx.Attachment{{Name: "large.bin", Open: smtpx.Stream(&pattern{size})}}
+	var result *smtpx.Result
+	grown := heapGrowth(func() { result, err = s.Send(t.Context(), m) })
+	require.NoError(t, err)
+	s.Close()
+	server.Wait()
+	require.Greater(t, result.Bytes, size*4/3)
+	require.Greater(t, got, result.Bytes)
+	if grown > 8<<20 {
+		t.Errorf("the heap grew by %d bytes for an attachment of %d", grown, size)
+	}
+}
+
+// heapGrowth returns by how much the heap was larger than before, at most, while
+// do ran.
+func heapGrowth(do func()) int64 {
 	stop := make(chan struct{})
 	var peak uint64
 	var watch sync.WaitGroup
@@ -172,15 +189,53 @@ func TestMemoryStaysFlatWithALargeAttachment(t *testing.T) {
 			}
 		}
 	})
-	result, err := s.Send(t.Context(), m)
+	do()
 	close(stop)
 	watch.Wait()
+	return int64(peak) - int64(before.HeapAlloc)
+}
+
+func TestMemoryStaysFlatWithAServerOfManyWords(t *testing.T) {
+	words := []byte(strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 100) + "250 ok\r\n")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	var server sync.WaitGroup
+	server.Go(func() {
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		lines := bufio.NewReader(nc)
+		io.WriteString(nc, "220 hi\r\n")
+		for {
+			switch line, err := lines.ReadSlice('\n'); {
+			case err != nil:
+				return
+			case bytes.HasPrefix(line, []byte("EHLO")):
+				io.WriteString(nc, "250-hi\r\n250 PIPELINING\r\n")
+			case bytes.HasPrefix(line, []byte("DATA")):
+				io.WriteString(nc, "354 go\r\n")
+				for string(line) != ".\r\n" {
+					line, _ = lines.ReadSlice('\n')
+				}
+				nc.Write(words)
+			default:
+				nc.Write(words)
+			}
+		}
+	})
+	s := &smtpx.Sender{Host: "127.0.0.1", Port: ln.Addr().(*net.TCPAddr).Port, Encryption: "none"}
+	var to []string
+	for i := range 500 {
+		to = append(to, fmt.Sprint(i, "@example.org"))
+	}
+	grown := heapGrowth(func() { _, err = s.Send(t.Context(), note(to...)) })
 	require.NoError(t, err)
 	s.Close()
 	server.Wait()
-	require.Greater(t, result.Bytes, size*4/3)
-	require.Greater(t, got, result.Bytes)
-	if grown := int64(peak) - int64(before.HeapAlloc); grown > 8<<20 {
-		t.Errorf("the heap grew by %d bytes for an attachment of %d", grown, size)
+	if grown > 8<<20 {
+		t.Errorf("the heap grew by %d bytes for answers of %d", grown, len(to)*len(words))
 	}
 }

@@ -21,7 +21,8 @@ import (
 // from the pool.
 type conn struct {
 	// static after connecting
-	nc     net.Conn // that is read and written: tls, if there is one
+	raw    net.Conn // TCP
+	nc     net.Conn // that is read and written: tls, if there is one, or raw
 	tls    *tls.Conn
 	host   string
 	local  string // the name in EHLO
@@ -79,12 +80,12 @@ func (s *Sender) connect(ctx context.Context) (*conn, *SendError) {
 	if err != nil {
 		return nil, notSent(fmt.Errorf("smtpx: %w", err))
 	}
-	c := &conn{nc: nc, host: s.Host, local: s.localName(nc), limits: limits, opened: time.Now(), source: generation, copying: make([]byte, copyBuffer)}
+	c := &conn{raw: nc, nc: nc, host: s.Host, local: s.localName(nc), limits: limits, opened: time.Now(), source: generation, copying: make([]byte, copyBuffer)}
 	stop := c.watch(ctx)
 	sendErr := c.open(ctx, s.Encryption, config, s.Auth)
 	stop()
 	if sendErr != nil {
-		_ = c.nc.Close() // sendErr is the one that matters
+		c.abandon() // sendErr is the error that matters
 		return nil, sendErr
 	}
 	return c, nil
@@ -133,7 +134,7 @@ func (c *conn) open(ctx context.Context, encryption SmtpEncryption, config *tls.
 	}
 	c.buffers()
 	c.within(c.limits.greeting())
-	greeting, err := readAnswer(c.br)
+	greeting, err := readAnswer(c.br, false)
 	switch {
 	case err != nil:
 		return lost(err)
@@ -271,7 +272,7 @@ func (c *conn) commands(limit time.Duration, lines []string) ([]answer, *SendErr
 	for i := range lines {
 		c.within(limit)
 		var err error
-		if answers[i], err = readAnswer(c.br); err != nil {
+		if answers[i], err = readAnswer(c.br, len(lines) == 1); err != nil { // EHLO and AUTH go alone
 			c.dead = true
 			return nil, lost(err)
 		}
@@ -285,7 +286,7 @@ func (c *conn) commands(limit time.Duration, lines []string) ([]answer, *SendErr
 // early is the error of bytes that came before a command was sent. A server that
 // wants to go says so with 421.
 func (c *conn) early() *SendError {
-	if ans, err := readAnswer(c.br); err == nil && ans.Code == 421 {
+	if ans, err := readAnswer(c.br, false); err == nil && ans.Code == 421 {
 		return declined("", ans.Reply, nil)
 	}
 	return notSent(fmt.Errorf("%w: an answer to no command", ErrProtocol))
@@ -299,7 +300,7 @@ func (c *conn) lastWords(command string, cause error) *SendError {
 		return notSent(cause)
 	}
 	c.within(time.Second)
-	if ans, err := readAnswer(c.br); err == nil && ans.Code/100 >= 4 {
+	if ans, err := readAnswer(c.br, false); err == nil && ans.Code/100 >= 4 {
 		return declined(command, ans.Reply, nil)
 	} else if _, what := tlsprops.PeerAlert(err); what == tlsprops.RefusedCertificate {
 		return lost(err)
@@ -323,9 +324,16 @@ func (c *conn) quit() {
 	c.mu.Lock()
 	c.end = time.Time{}
 	c.mu.Unlock()
-	_, _ = c.command(time.Second, "QUIT")
+	if _, err := c.command(time.Second, "QUIT"); err != nil {
+		c.abandon()
+		return
+	}
 	_ = c.nc.Close()
 }
+
+// abandon closes the connection without a word. To close TLS is to write, which
+// takes another five seconds with a server that reads no more.
+func (c *conn) abandon() { _ = c.raw.Close() }
 
 // has tells whether the server offered an extension.
 func (c *conn) has(extension string) bool {

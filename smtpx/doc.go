@@ -50,7 +50,8 @@
 // cannot be read, an address that is none, or a size that the server does not
 // take stops it before its first byte leaves. Up to 1 MiB of it is held in
 // memory; more goes to a temporary file that only this user can read and that
-// has no name. Attachments are streamed, whatever their size.
+// has no name. Attachments are streamed, whatever their size. That there is no
+// room for the file is NotSent, and another try can help.
 //
 // Fields cannot bring headers or recipients that are not theirs.
 // [Message.Expand] fills in ${name} from a map, once: values are not expanded

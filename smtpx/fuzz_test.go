@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -22,8 +23,8 @@ func FuzzReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		whole := bufio.NewReaderSize(bytes.NewReader(data), maxReplyLine)
-		a, err := readAnswer(whole)
-		b, err2 := readAnswer(bufio.NewReaderSize(iotest.OneByteReader(bytes.NewReader(data)), maxReplyLine))
+		a, err := readAnswer(whole, true)
+		b, err2 := readAnswer(bufio.NewReaderSize(iotest.OneByteReader(bytes.NewReader(data)), maxReplyLine), true)
 		if (err == nil) != (err2 == nil) || a.Reply != b.Reply || len(a.lines) != len(b.lines) {
 			t.Fatalf("%v %v, byte by byte %v %v", a, err, b, err2)
 		}
@@ -108,6 +109,35 @@ func FuzzDots(f *testing.F) {
 		}
 		if !bytes.Equal(want, out.Bytes()) {
 			t.Fatalf("%q became %q, want %q", data, out.Bytes(), want)
+		}
+	})
+}
+
+// What a spool takes has no line end but CRLF, no NUL and no line that is too
+// long, and does not depend on how it is cut.
+func FuzzSpool(f *testing.F) {
+	for _, seed := range []string{
+		"a\r\nb\r\n", "a\nb", "a\rb", "\r\r\n", "\n", "\r", "a\x00", strings.Repeat("x", 998) + "\r\n", strings.Repeat("x", 999), "\xff", "",
+	} {
+		f.Add([]byte(seed), 1)
+	}
+	foul := regexp.MustCompile("(?s)(^|[^\r])\n|\r([^\n]|$)|\x00")
+	f.Fuzz(func(t *testing.T, data []byte, size int) {
+		size = min(max(size, 1), 64)
+		s := &spool{limit: 1 << 20}
+		for chunk := range slices.Chunk(data, size) {
+			_, _ = s.Write(chunk) // the error is kept
+		}
+		err := s.finish()
+		bad := foul.Match(data)
+		for line := range bytes.SplitSeq(data, []byte("\r\n")) {
+			bad = bad || len(line) > maxLine
+		}
+		if len(data) < 1<<20 && (err != nil) != bad {
+			t.Fatalf("%q: %v", data, err)
+		}
+		if err == nil && s.size > 0 && !bytes.HasSuffix(s.memory.Bytes(), []byte("\r\n")) {
+			t.Fatalf("%q has no end", data)
 		}
 	})
 }

@@ -66,15 +66,19 @@ type Message struct {
 type Attachment struct {
 	// Name is what the recipient sees; characters that are dangerous in the name
 	// of a file become "_". Empty: the last part of Path.
-	Name        string
-	ContentType string // such as "application/pdf"; empty: by Name, or application/octet-stream
+	Name string
+	// ContentType is such as "application/pdf". Empty: by Name, or
+	// application/octet-stream. Those of multipart and message are refused.
+	ContentType string
 	// ContentID, if not empty, makes this a part of HTML, which names it as
 	// "cid:" and this, instead of an attachment.
 	ContentID string
 
 	Data []byte // not to be changed before Send returns
 	Path string
-	Open func() (io.ReadCloser, error) // called once for each Send; see Stream
+	// Open is called once for each Send; see Stream. The end of Send's context is
+	// noticed between two reads.
+	Open func() (io.ReadCloser, error)
 }
 
 // Stream makes an Attachment.Open of r. If r is an io.Seeker each use begins
@@ -113,14 +117,14 @@ const (
 // DSN is a request for delivery status notifications. The zero value asks for
 // nothing in particular: servers then report failures to EnvelopeFrom.
 type DSN struct {
-	Notify []DSNNotify // when; nil: as the servers like it
+	Notify []DSNNotify // when; none: as the servers like it
 	// Full returns the whole message with a notice of failure; otherwise, if
-	// Notify is not nil, the headers alone.
+	// Notify has entries, the headers alone.
 	Full bool
 	ID   string // that notices quote (ENVID), printable ASCII, at most 70 characters; empty: none
 }
 
-func (d *DSN) empty() bool { return d.Notify == nil && !d.Full && d.ID == "" }
+func (d *DSN) empty() bool { return len(d.Notify) == 0 && !d.Full && d.ID == "" }
 
 // DSNNotify says when a notification is sent.
 type DSNNotify string

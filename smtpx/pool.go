@@ -132,7 +132,7 @@ func (s *Sender) keep(ctx context.Context, c *conn, idle time.Duration) bool {
 // drop closes c; if there is hope that the server listens, it is told so.
 func (s *Sender) drop(ctx context.Context, c *conn, why Reason) {
 	if why == ReasonFailed || why == ReasonStale {
-		_ = c.nc.Close()
+		c.abandon()
 	} else {
 		c.quit()
 	}

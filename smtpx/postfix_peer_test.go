@@ -3,10 +3,8 @@
 package smtpx_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -19,37 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/internal/interop"
-	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/smtpx"
-	"github.com/carewire/carewire/tlsprops"
 )
 
-// postfix is a Postfix of its own: configuration, queue, users and mailboxes
-// are in a directory of the test, and it listens on an address of 127/8 that
-// nobody else has.
-type postfix struct {
-	ip, dir string
-	trust   string // the authority of its certificate
-	ca      *testpki.Authority
-}
-
-// The ports of a postfix.
-const (
-	portPlain  = 2525 // no TLS, SASL
-	portTLS    = 2587 // STARTTLS, SASL over TLS alone
-	portSSL    = 2465 // TLS from the start
-	portMutual = 2588 // STARTTLS with a client certificate
-)
-
-// logged is what Postfix has logged.
-func (p *postfix) logged() string {
-	text, _ := os.ReadFile(p.dir + "/log/mail.log")
-	return string(text)
-}
-
-// stop ends the master process, and with it all others.
-func (p *postfix) stop() {
-	text, _ := os.ReadFile(p.dir + "/spool/pid/master.pid")
+// stopPostfix ends the master process, and with it all others.
+func stopPostfix(dir string) {
+	text, _ := os.ReadFile(dir + "/spool/pid/master.pid")
 	var pid int
 	if fmt.Sscan(string(text), &pid); pid <= 1 {
 		return
@@ -64,17 +37,18 @@ func (p *postfix) stop() {
 }
 
 // startPostfix runs a Postfix until the test ends.
-func startPostfix(t testing.TB) *postfix {
+func startPostfix(t testing.TB) *mta {
 	t.Helper()
 	program := interop.Need(t, "postfix")
 	passwords := interop.Need(t, "saslpasswd2")
 	if os.Geteuid() != 0 {
 		interop.Missing(t, "Postfix starts as root alone")
 	}
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} { // both of this test; Postfix has users of its own
-		require.NoError(t, os.Chmod(d, 0o755))
-	}
+	p := newMTA(t, 25)
+	p.mechanisms = []smtpx.Mechanism{"", smtpx.Plain, smtpx.Login, smtpx.CramMD5, smtpx.ScramSHA1, smtpx.ScramSHA256}
+	p.codes = mtaCodes{unknown: "550 5.1.1", relay: "554 5.7.1", password: "535 5.7.8", plaintext: "530 5.7.0"}
+	dir := p.dir
+	p.mailboxes, p.log = dir+"/mail", dir+"/log/mail.log"
 	owner, err := user.Lookup("postfix")
 	require.NoError(t, err)
 	for _, sub := range []string{"spool", "data", "mail", "sasl", "etc", "etc/sasl", "log"} {
@@ -86,10 +60,6 @@ func startPostfix(t testing.TB) *postfix {
 	for _, sub := range []string{"data", "mail"} {
 		require.NoError(t, os.Chown(filepath.Join(dir, sub), uid, gid))
 	}
-	pid := os.Getpid()
-	p := &postfix{dir: dir, ip: fmt.Sprintf("127.%d.%d.%d", 25+pid>>16&63, pid>>8&255, max(pid&255, 1))}
-	p.ca = testpki.NewCA(t, "Hospital CA")
-	p.trust = p.ca.Write(dir, "ca.crt")
 	files := p.ca.Server("mail.example.org", p.ip).Write(filepath.Join(dir, "etc"), "server")
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
@@ -110,13 +80,14 @@ mail_owner = postfix
 setgid_group = postdrop
 myhostname = mail.example.org
 mydestination =
+default_transport = discard
 mynetworks =
 inet_protocols = ipv4
 maillog_file = DIR/log/mail.log
 maillog_file_prefixes = DIR
 virtual_mailbox_domains = example.org
 virtual_mailbox_base = DIR/mail
-virtual_mailbox_maps = inline:{a@example.org=a, b@example.org=b, jörg@example.org=j}
+virtual_mailbox_maps = inline:{a@example.org=a, b@example.org=b, jörg@example.org=jörg}
 virtual_uid_maps = static:UID
 virtual_gid_maps = static:GID
 virtual_minimum_uid = 1
@@ -165,53 +136,8 @@ postlog unix-dgram n - n - 1 postlogd
 	defer cancel()
 	// It goes into the background, in a session of its own.
 	out, err = exec.CommandContext(ctx, program, "-c", dir+"/etc", "start").CombinedOutput()
-	t.Cleanup(p.stop)
+	t.Cleanup(func() { stopPostfix(dir) })
 	require.NoError(t, err, string(out))
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(p.logged())
-		}
-	})
-	until(t, "Postfix to answer", func() bool {
-		nc, err := net.DialTimeout("tcp", fmt.Sprint(p.ip, ":", portPlain), time.Second)
-		if err != nil {
-			return false
-		}
-		defer nc.Close()
-		nc.SetDeadline(time.Now().Add(5 * time.Second))
-		n, _ := nc.Read(make([]byte, 100))
-		return n > 3
-	})
+	p.answers(t)
 	return p
-}
-
-// until waits half a minute for what to become true.
-func until(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited 30 s for %s", what)
-		}
-	}
-}
-
-// sender returns a Sender to one of the ports.
-func (p *postfix) sender(t testing.TB, port int, encryption smtpx.SmtpEncryption) *smtpx.Sender {
-	s := &smtpx.Sender{Host: p.ip, Port: port, Encryption: encryption}
-	if encryption != smtpx.EncryptionNone {
-		s.TLS = &tlsprops.TlsProperties{Enabled: true, TrustStorePath: p.trust}
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
-// box returns what is in a mailbox, as soon as n messages are.
-func (p *postfix) box(t testing.TB, name string, n int) string {
-	t.Helper()
-	var text []byte
-	until(t, fmt.Sprint(n, " messages in ", name), func() bool {
-		text, _ = os.ReadFile(filepath.Join(p.dir, "mail", name))
-		return bytes.Count(text, []byte("\nDelivered-To: ")) >= n && bytes.HasSuffix(text, []byte("\n\n"))
-	})
-	return string(text)
 }

@@ -45,16 +45,17 @@ func (r Reply) Temporary() bool { return r.Code/100 == 4 }
 
 func (r Reply) ok() bool { return r.Code/100 == 2 }
 
-// answer is a reply with its lines. Only EHLO and AUTH look at those.
+// answer is a reply with its lines, if they were wanted.
 type answer struct {
 	Reply
 	lines []string
 }
 
-// readAnswer reads one reply. Its errors are those of the reader, or wrap
+// readAnswer reads one reply, with its lines if words is true: to keep them for
+// nothing would give a server with many words our memory. Its errors are those of the reader, or wrap
 // ErrProtocol; none holds what the server sent. io.EOF stands for a connection
 // that ended between two replies.
-func readAnswer(br *bufio.Reader) (answer, error) {
+func readAnswer(br *bufio.Reader, words bool) (answer, error) {
 	var a answer
 	for n := range maxReplyLines {
 		line, err := br.ReadSlice('\n')
@@ -74,7 +75,9 @@ func readAnswer(br *bufio.Reader) (answer, error) {
 		if n == 0 {
 			a.Enhanced = enhanced(code, text)
 		}
-		a.lines = append(a.lines, string(text))
+		if words {
+			a.lines = append(a.lines, string(text))
+		}
 		if !more {
 			return a, nil
 		}

@@ -346,6 +346,7 @@ func TestTemplatesThatDoNotResolveAreErrorsAndValuesAreNotExpandedAgain(t *testi
 	vars := map[string]string{
 		"A": "${B} $${x}", "B": secretBody, "mail": "ops@example.org", "html": "<script>&'\"", "evil": "x\r\nBcc: evil@example.com",
 		"two": "a@example.org, evil@example.com", "SMTP_PASSWORD": "p$${w",
+		"set": "US-ASCII", "high": "high",
 	}
 	for in, want := range map[string]string{
 		"": "", "plain": "plain", "${A}": "${B} $${x}", "<${B}>": "<" + secretBody + ">", "$${A}": "${A}", "5$ ${B}$": "5$ " + secretBody + "$",
@@ -365,6 +366,7 @@ func TestTemplatesThatDoNotResolveAreErrorsAndValuesAreNotExpandedAgain(t *testi
 	m := &smtpx.Message{
 		From: "${mail}", To: []string{"${mail}"}, Cc: []string{"${mail}"}, Bcc: []string{"${mail}"}, ReplyTo: []string{"${mail}"}, EnvelopeFrom: "${mail}",
 		Subject: "${A}", Text: "${A}", HTML: "<p>${html}</p>", Headers: map[string]string{"X-A": "${A}"}, ID: "${B}@x",
+		Charset: "${set}", Importance: "${high}", DSN: smtpx.DSN{ID: "${B}"},
 		Attachments: []smtpx.Attachment{{Name: "${B}.txt", Data: []byte("${B}")}},
 	}
 	got, err := m.Expand(vars)
@@ -374,6 +376,7 @@ func TestTemplatesThatDoNotResolveAreErrorsAndValuesAreNotExpandedAgain(t *testi
 		ReplyTo: []string{"ops@example.org"}, EnvelopeFrom: "ops@example.org",
 		Subject: "${B} $${x}", Text: "${B} $${x}", HTML: "<p>&lt;script&gt;&amp;&#39;&#34;</p>",
 		Headers: map[string]string{"X-A": "${B} $${x}"}, ID: secretBody + "@x",
+		Charset: "US-ASCII", Importance: smtpx.ImportanceHigh, DSN: smtpx.DSN{ID: secretBody},
 		Attachments: []smtpx.Attachment{{Name: secretBody + ".txt", Data: []byte("${B}")}},
 	}, got)
 	assert.Equal(t, "${mail}", m.To[0], "the template is not changed")

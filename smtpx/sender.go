@@ -169,11 +169,11 @@ func (s *Sender) send(ctx context.Context, m *Message) (*Result, *SendError) {
 		return &Result{}, err
 	}
 	defer release()
-	spooled := &spool{dir: s.SpoolDir, limit: cmp.Or(s.MaxMessageBytes, defaultMaxMessage)}
+	spooled := &spool{dir: s.SpoolDir, limit: cmp.Or(s.MaxMessageBytes, defaultMaxMessage), ended: func() error { return context.Cause(ctx) }}
 	defer spooled.Close()
 	env, id, composeErr := compose(m, spooled)
 	if composeErr != nil {
-		err := unfit(composeErr)
+		err := unmade(ctx, composeErr)
 		s.tell(ctx, Event{Kind: EventMessage, Outcome: NotSent, Duration: time.Since(began), Err: err})
 		return &Result{}, err
 	}
@@ -188,6 +188,16 @@ func (s *Sender) send(ctx context.Context, m *Message) (*Result, *SendError) {
 	result := &Result{MessageID: id, Bytes: spooled.size, Recipients: d.recipients, DSN: d.dsn && d.begun}
 	s.tell(ctx, messageEvent(result, err, time.Since(began)))
 	return result, err
+}
+
+// unmade is the error of a message that could not be prepared: the fault of the
+// message, but where there is no room for it here, or no time.
+func unmade(ctx context.Context, err error) *SendError {
+	_, room := errors.AsType[*spoolError](err)
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) || room {
+		return notSent(err)
+	}
+	return unfit(err)
 }
 
 // deliver finds a connection and sends over it. One from the pool may have been

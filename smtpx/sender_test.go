@@ -2,6 +2,7 @@ package smtpx_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -151,14 +152,23 @@ func TestEachRecipientHasAnOutcomeOfItsOwn(t *testing.T) {
 }
 
 func TestARefusalSaysWhetherAnotherTryCanHelp(t *testing.T) {
-	for _, at := range []string{"GREETING", "EHLO", "MAIL", "RCPT", "DATA", "."} {
+	for _, at := range []string{"GREETING", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "."} {
 		for _, answer := range []string{"450 4.3.2 x", "550 5.7.1 x", "421 4.3.2 x", "554 x", "451 5.1.1 x"} {
 			synctest.Test(t, func(t *testing.T) {
 				p := &peer{reply: say(at, answer+serverWords+"\r\n")}
+				encryption := smtpx.EncryptionNone
+				var client *tls.Config
+				if at == "STARTTLS" || at == "AUTH" {
+					encryption, p.auth = smtpx.EncryptionTLS, plain
+					p.tls, client = pki(t)
+				}
 				if at == "GREETING" {
 					p.greeting = answer + serverWords + "\r\n"
 				}
-				s := p.inMemory(t, "none", nil)
+				s := p.inMemory(t, encryption, client)
+				if encryption == smtpx.EncryptionTLS {
+					s.Auth = credentials
+				}
 				if at == "EHLO" && answer[0] == '5' { // HELO is tried, and does
 					_, err := s.Send(t.Context(), note("a@example.org"))
 					require.NoError(t, err)
@@ -170,6 +180,7 @@ func TestARefusalSaysWhetherAnotherTryCanHelp(t *testing.T) {
 				assert.Equal(t, answer[0] == '4', failed.Retryable(), "%s %s", at, answer)
 				assert.False(t, failed.MaybeDelivered())
 				assert.Equal(t, answer[:3], failed.Code()[:3])
+				assert.Equal(t, strings.NewReplacer("GREETING", "greeting", ".", "DATA").Replace(at), failed.Command)
 				if answer[4] == answer[0] {
 					assert.Equal(t, answer[:9], failed.Code())
 				} else {

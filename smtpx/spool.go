@@ -25,6 +25,7 @@ type spool struct {
 	// static after construction
 	dir   string
 	limit int64
+	ended func() error // why whoever wants the message wants it no more; nil: they always do
 
 	// owned by the goroutine of Send
 	memory   bytes.Buffer
@@ -57,7 +58,7 @@ func (s *spool) Write(p []byte) (int, error) {
 	}
 	n, err := s.file.Write(p)
 	if err != nil {
-		return n, s.fail(fmt.Errorf("smtpx: temporary file: %w", err))
+		return n, s.fail(&spoolError{err})
 	}
 	return n, nil
 }
@@ -98,14 +99,14 @@ func (s *spool) look(p []byte) error {
 func (s *spool) spill() error {
 	f, err := os.CreateTemp(s.dir, "smtpx-*")
 	if err != nil {
-		return fmt.Errorf("smtpx: temporary file: %w", err)
+		return &spoolError{err}
 	}
 	s.file = f
 	s.unlinked = os.Remove(f.Name()) == nil
 	_, err = f.Write(s.memory.Bytes())
 	s.memory = bytes.Buffer{}
 	if err != nil {
-		return fmt.Errorf("smtpx: temporary file: %w", err)
+		return &spoolError{err}
 	}
 	return nil
 }
@@ -170,7 +171,24 @@ func copyDots(w io.Writer, r io.Reader, buf []byte) error {
 	}
 }
 
-// spoolError is of this side, and not of the connection.
+// wanted returns r, which fails as soon as nobody wants the message any more.
+func (s *spool) wanted(r io.Reader) io.Reader {
+	if s.ended == nil {
+		return r
+	}
+	return readerFunc(func(p []byte) (int, error) {
+		if err := s.ended(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// spoolError is of this machine, and not of the message or of the connection.
 type spoolError struct{ err error }
 
 func (e *spoolError) Error() string { return "smtpx: temporary file: " + e.err.Error() }

@@ -60,10 +60,10 @@ func printableName(name string) string {
 }
 
 // Expand returns a copy of m with each ${name} in its texts replaced, as the
-// function Expand does it: in addresses, subject, bodies, header values, message
-// id, names of attachments, their paths and ids. In HTML a value stands for
-// its characters, and cannot bring markup with it. Data of attachments is left
-// as it is. m is not changed.
+// function Expand does it: in all fields but the names of headers and the Data of
+// attachments. In HTML a value stands for its characters, and cannot bring markup
+// with it. In a Path it is what it is, so no message should choose what file is
+// read. m is not changed.
 //
 // The values go through every check of Send: none can add a header or, since
 // each address is one address, a recipient.
@@ -88,6 +88,7 @@ func (m *Message) Expand(vars map[string]string) (*Message, error) {
 	c.To, c.Cc, c.Bcc, c.ReplyTo = list(m.To), list(m.Cc), list(m.Bcc), list(m.ReplyTo)
 	c.Recipients = list(m.Recipients)
 	c.Subject, c.Text, c.ID = text(m.Subject), text(m.Text), text(m.ID)
+	c.Charset, c.Importance, c.DSN.ID = text(m.Charset), Importance(text(string(m.Importance))), text(m.DSN.ID)
 	body, err := expand(m.HTML, vars, html.EscapeString)
 	if err != nil && first == nil {
 		first = err

@@ -133,7 +133,7 @@ func (d *delivery) mail(c *conn) string {
 	if d.dsn {
 		if d.env.dsn.Full {
 			line += " RET=FULL"
-		} else if d.env.dsn.Notify != nil {
+		} else if len(d.env.dsn.Notify) > 0 {
 			line += " RET=HDRS"
 		}
 		if d.env.dsn.ID != "" {
@@ -145,7 +145,7 @@ func (d *delivery) mail(c *conn) string {
 
 func (d *delivery) rcpt(to string) string {
 	line := "RCPT TO:<" + to + ">"
-	if d.dsn && d.env.dsn.Notify != nil {
+	if d.dsn && len(d.env.dsn.Notify) > 0 {
 		words := make([]string, len(d.env.dsn.Notify))
 		for i, n := range d.env.dsn.Notify {
 			words[i] = string(n)
@@ -177,6 +177,8 @@ func (d *delivery) data(c *conn) *SendError {
 		return err
 	case ans.Code != 354:
 		return c.unwanted("DATA", ans)
+	case c.br.Buffered() > 0: // it would be taken for the answer to the message
+		return c.early()
 	}
 	d.begun = true
 	if err := d.body(c); err != nil {
@@ -188,7 +190,7 @@ func (d *delivery) data(c *conn) *SendError {
 		return unknown(err)
 	}
 	c.within(c.limits.final())
-	final, readErr := readAnswer(c.br)
+	final, readErr := readAnswer(c.br, false)
 	switch {
 	case readErr != nil:
 		c.dead = true

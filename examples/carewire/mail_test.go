@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +19,11 @@ import (
 // mailServer takes one connection, and answers each command as answers says, or
 // with 250.
 func mailServer(t *testing.T, answers map[string]string) (port string) {
+	return tlsMailServer(t, answers, "none", nil)
+}
+
+// tlsMailServer is mailServer with encryption, of a word that the command has.
+func tlsMailServer(t *testing.T, answers map[string]string, encryption string, c *tls.Config) (port string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	done := make(chan struct{})
@@ -28,10 +35,19 @@ func mailServer(t *testing.T, answers map[string]string) (port string) {
 		}
 		defer nc.Close()
 		nc.SetDeadline(time.Now().Add(30 * time.Second))
+		if encryption == "ssl" {
+			nc = tls.Server(nc, c)
+		}
 		fmt.Fprint(nc, "220 hi\r\n")
 		data := false
 		for lines := bufio.NewScanner(nc); lines.Scan(); {
 			line := lines.Text()
+			if encryption == "tls" && line == "STARTTLS" {
+				fmt.Fprint(nc, "220 go\r\n")
+				nc = tls.Server(nc, c)
+				lines = bufio.NewScanner(nc)
+				continue
+			}
 			if data && line != "." {
 				continue
 			}
@@ -100,11 +116,40 @@ func TestMailSendDoesNotFallBackToPlaintext(t *testing.T) {
 	assert.Contains(t, errs, "does not do STARTTLS")
 }
 
+func TestMailSendEncryptsAndAuthenticates(t *testing.T) {
+	ca := newPKI(t)
+	c := config(ca.Server("127.0.0.1"))
+	secret := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(secret, []byte("PassCanary\n"), 0o600))
+	hello := "250-hi\r\n250-STARTTLS\r\n250 AUTH PLAIN"
+	right := "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00u\x00PassCanary"))
+	for _, encryption := range []string{"tls", "ssl"} {
+		port := tlsMailServer(t, map[string]string{"EHLO": hello, right: "235 welcome"}, encryption, c)
+		args := []string{"--encryption", encryption, "--to", "b@example.org", "--user", "u", "--password-file", secret, "--port"}
+		status, out, errs := mailSend(t, append(args, port, "--ca", ca.file)...)
+		assert.Equal(t, exitOK, status, errs)
+		assert.Equal(t, "accepted     b@example.org\n", out)
+		assert.Empty(t, errs)
+
+		// A server that is not trusted learns nothing, and one that says no is heard.
+		port = tlsMailServer(t, map[string]string{"EHLO": hello, "AUTH": "235 welcome"}, encryption, c)
+		status, _, errs = mailSend(t, append(args, port, "--ca", newPKI(t).file)...)
+		assert.Equal(t, exitNotSent, status)
+		assert.Contains(t, errs, "TLS handshake")
+		port = tlsMailServer(t, map[string]string{"EHLO": hello, "AUTH": "535 5.7.8 not you, PassCanary"}, encryption, c)
+		status, _, errs = mailSend(t, append(args, port, "--ca", ca.file)...)
+		assert.Equal(t, exitNacked, status)
+		assert.Contains(t, errs, "535 5.7.8 to AUTH")
+		assert.NotContains(t, errs, "PassCanary")
+	}
+}
+
 func TestMailSendPrintsTheMessageInsteadOfSendingIt(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.txt")
 	require.NoError(t, os.WriteFile(file, []byte("attached"), 0o600))
-	status, out, errs := mailSend(t, "--encryption", "tls", "--to", "Bob <b@example.org>", "--subject", "Grüße", "--html", "--attach", file, "--dry-run")
+	status, out, errs := mailSend(t, "--encryption", "tls", "--to", "Bob <b@example.org>", "--subject", "Grüße", "--html", "--attach", file, "--bcc", "hidden@example.org", "--dry-run")
 	require.Equal(t, exitOK, status, errs)
+	assert.NotContains(t, out, "hidden@example.org", "what is printed is what would be sent")
 	for _, want := range []string{"\r\nTo: \"Bob\" <b@example.org>\r\n", "\r\nSubject: =?UTF-8?b?", "text/html", "the body", "filename=report.txt", "YXR0YWNoZWQ="} {
 		assert.Contains(t, out, want)
 	}

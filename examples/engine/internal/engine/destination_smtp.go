@@ -94,7 +94,9 @@ func aboutSMTP(result *smtpx.Result, err error) error {
 		}
 		return &unavailable{err}
 	case smtpx.Rejected:
-		if failed.Command != "MAIL" && failed.Command != "RCPT" && failed.Command != "DATA" {
+		// 421: it closes. 530: it wants TLS or credentials, and may say so late
+		// (RFC 4954 section 6).
+		if failed.Command != "MAIL" && failed.Command != "RCPT" && failed.Command != "DATA" || failed.Reply.Code == 421 || failed.Reply.Code == 530 {
 			return &unavailable{err}
 		}
 	case smtpx.Unknown, smtpx.Partial, smtpx.Accepted:

@@ -181,6 +181,9 @@ func TestWhatAMailServerAnswersDecidesWhatBecomesOfAMessage(t *testing.T) {
 		"no answer":           {map[string][]string{"the end": {""}}, 1, true},
 		"gone before the end": {map[string][]string{"DATA": {""}}, 0, false},
 		"not now":             {map[string][]string{"EHLO": {"421 4.3.2 no", "421 4.3.2 no"}}, 0, false},
+		"going, later said":   {map[string][]string{"RCPT": {"421 4.3.2 no", "421 4.3.2 no"}}, 0, false},
+		"wants credentials":   {map[string][]string{"MAIL": {"530 5.7.0 no", "530 5.7.0 no"}}, 0, false},
+		"and says so late":    {map[string][]string{"RCPT": {"530 5.7.0 no", "530 5.7.0 no"}}, 0, false},
 		"does not know us":    {map[string][]string{"EHLO": {"550 5.7.1 no"}, "HELO": {"550 5.7.1 no"}}, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
