@@ -92,6 +92,7 @@ func (w *writer) run() {
 // along with intake instead of making it wait for a sync of theirs.
 func (w *writer) gather() {
 	inbox, intake := &w.store.inbox, false
+	inbox.settle()
 	w.group, intake = inbox.take(w.group[:0])
 	expected := intakeInterval - time.Since(w.lastIntake)
 	if intake || len(w.group) == 0 || expected <= 0 || w.condition != well {
