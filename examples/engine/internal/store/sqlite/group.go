@@ -24,17 +24,29 @@ type group struct {
 // counts are what a group adds to the counters of a queue or channel.
 type counts struct{ received, filtered, sent, dead int64 }
 
-func newGroup(db *database, known *names) *group {
-	return &group{
+// begin makes the group a new one, in the room that the last one had.
+func (g *group) begin(db *database, known *names) {
+	if g.queues == nil {
+		g.queues, g.counts = make(map[queueName]int64), make(map[int64]*counts)
+	}
+	clear(g.queues)
+	clear(g.counts)
+	*g = group{
 		db:          db,
 		known:       known,
 		now:         time.Now().UnixNano(),
 		lastMessage: known.lastMessage,
 		lastSeq:     known.lastSeq,
-		queues:      make(map[queueName]int64),
-		counts:      make(map[int64]*counts),
+		queues:      g.queues,
+		messages:    g.messages[:0],
+		queued:      g.queued[:0],
+		counts:      g.counts,
+		ended:       g.ended[:0],
 	}
 }
+
+// forget lets go of the payloads, which are their callers'.
+func (g *group) forget() { clear(g.messages) }
 
 // adopt takes over what a committed group added.
 func (n *names) adopt(g *group) {

@@ -56,7 +56,8 @@ type writer struct {
 	reason     error         // what Healthy says
 	pause      time.Duration // between attempts to get well
 	lastIntake time.Time     // when a group with intake was last committed
-	group      []*request    // the room for the requests in hand
+	group      []*request    // the requests in hand; between groups, the room for them
+	open       group         // likewise the transaction
 	logged     int64         // about how many bytes the log has grown by since the last checkpoint
 }
 
@@ -171,7 +172,9 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 	if _, err := w.db.begin.ExecContext(ctx); err != nil {
 		return nil, err
 	}
-	g := newGroup(w.db, &w.names)
+	g := &w.open
+	g.begin(w.db, &w.names)
+	defer g.forget()
 	size, intake := logPerGroup, false
 	for _, r := range requests {
 		r.err = r.apply(ctx, g)
