@@ -76,11 +76,11 @@ type running struct {
 // start runs an engine with the channels on st.
 func start(t testing.TB, st store.Store, channels ...config.Channel) *running {
 	t.Helper()
-	l, level := new(log), slog.LevelDebug
+	l, level, reload := new(log), slog.LevelDebug, 20*time.Millisecond
 	if _, ok := t.(*testing.B); ok {
-		level = slog.LevelInfo // as in production
+		level, reload = slog.LevelInfo, 0 // as in production
 	}
-	e := engine.New(&config.Config{Channels: channels}, st, engine.Options{Logger: l.logger(level), TLSReloadInterval: 20 * time.Millisecond})
+	e := engine.New(&config.Config{Channels: channels}, st, engine.Options{Logger: l.logger(level), TLSReloadInterval: reload})
 	e.StartDestinations()
 	require.NoError(t, e.StartSources(t.Context()))
 	r := &running{Engine: e, t: t, log: l}

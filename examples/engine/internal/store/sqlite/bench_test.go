@@ -86,6 +86,22 @@ func BenchmarkIntakeWhileDelivering(b *testing.B) {
 	}
 }
 
+// TestIntakeAllocations is a budget: of an intake by itself, the writer's part
+// included. A group shares most of it. About half is what database/sql and the
+// driver take for six statements.
+func TestIntakeAllocations(t *testing.T) {
+	st, err := sqlite.Open(t.Context(), t.TempDir(), &sqlite.Options{Reserve: -1})
+	require.NoError(t, err)
+	defer st.Close()
+	in := store.Intake{Channel: "c", ControlID: "MSG00001", Raw: make([]byte, 1024), Destinations: []string{"d"}}
+	allocations := testing.AllocsPerRun(100, func() {
+		_, err := st.Intake(t.Context(), in)
+		require.NoError(t, err)
+	})
+	t.Logf("%v allocations", allocations)
+	require.LessOrEqual(t, allocations, 40.0)
+}
+
 // compare runs ours and the bare loop by turns, in small slices, so that whatever
 // else the machine does hits both.
 func compare(b *testing.B, callers int, ours func(context.Context) error) {

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"maps"
 	"time"
 )
@@ -25,17 +24,29 @@ type group struct {
 // counts are what a group adds to the counters of a queue or channel.
 type counts struct{ received, filtered, sent, dead int64 }
 
-func newGroup(db *database, known *names) *group {
-	return &group{
+// begin makes the group a new one, in the room that the last one had.
+func (g *group) begin(db *database, known *names) {
+	if g.queues == nil {
+		g.queues, g.counts = make(map[queueName]int64), make(map[int64]*counts)
+	}
+	clear(g.queues)
+	clear(g.counts)
+	*g = group{
 		db:          db,
 		known:       known,
 		now:         time.Now().UnixNano(),
 		lastMessage: known.lastMessage,
 		lastSeq:     known.lastSeq,
-		queues:      make(map[queueName]int64),
-		counts:      make(map[int64]*counts),
+		queues:      g.queues,
+		messages:    g.messages[:0],
+		queued:      g.queued[:0],
+		counts:      g.counts,
+		ended:       g.ended[:0],
 	}
 }
+
+// forget lets go of the payloads, which are their callers'.
+func (g *group) forget() { clear(g.messages) }
 
 // adopt takes over what a committed group added.
 func (n *names) adopt(g *group) {
@@ -78,10 +89,10 @@ func (g *group) countsOf(id int64) *counts {
 // messages and their deliveries, which nobody can have completed yet, and the
 // counters. What can be wrong with a single message was found before.
 func (g *group) finish(ctx context.Context) error {
-	if err := insert(ctx, g.messages, messageColumns, g.db.insertMessage, g.db.insertMessages); err != nil {
+	if err := insert(ctx, g.messages, messageColumns, &g.db.insertMessages); err != nil {
 		return err
 	}
-	if err := insert(ctx, g.queued, queuedColumns, g.db.insertQueued, g.db.insertManyQueued); err != nil {
+	if err := insert(ctx, g.queued, queuedColumns, &g.db.insertQueued); err != nil {
 		return err
 	}
 	for id, c := range g.counts {
@@ -92,18 +103,14 @@ func (g *group) finish(ctx context.Context) error {
 	return nil
 }
 
-// insert inserts rows of so many columns, with a statement for one and another
-// for manyRows of them.
-func insert(ctx context.Context, values []any, columns int, one, many *sql.Stmt) error {
-	for len(values) > 0 {
-		n, statement := columns, one
-		if len(values) >= manyRows*columns {
-			n, statement = manyRows*columns, many
+// insert inserts rows of so many columns with as few statements as there are for it.
+func insert(ctx context.Context, values []any, columns int, statements *inserts) error {
+	for i := rowSizes - 1; len(values) > 0; i-- {
+		for n := columns << i; len(values) >= n; values = values[n:] {
+			if _, err := statements[i].ExecContext(ctx, values[:n]...); err != nil {
+				return err
+			}
 		}
-		if _, err := statement.ExecContext(ctx, values[:n]...); err != nil {
-			return err
-		}
-		values = values[n:]
 	}
 	return nil
 }

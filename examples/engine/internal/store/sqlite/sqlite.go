@@ -79,11 +79,11 @@ type Store struct {
 	reserve     *reserve
 	log         *slog.Logger
 	lock        *os.File
-	requests    chan *request // unbuffered, so that none is left behind at Close; never closed
 	closing     chan struct{} // closed by Close
 	stopped     chan struct{} // closed by run when it returns
 	closeOnce   sync.Once
 
+	inbox  inbox  // of the writer
 	writer writer // owned by run
 
 	// reading is held for reading while a query runs, and for writing to
@@ -121,7 +121,7 @@ func open(ctx context.Context, dir string, opts *Options, synchronous int64) (_ 
 		synchronous: synchronous,
 		reserve:     newReserve(filepath.Join(dir, reserveName), opts.Reserve),
 		log:         opts.Logger,
-		requests:    make(chan *request),
+		inbox:       inbox{arrived: make(chan struct{}, 1)},
 		closing:     make(chan struct{}),
 		stopped:     make(chan struct{}),
 		attempting:  make(map[int64]queueName),
@@ -223,6 +223,7 @@ func (s *Store) attemptEnded(seq int64) {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.setSick(store.ErrClosed)
+		s.inbox.close()
 		close(s.closing)
 	})
 	<-s.stopped

@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// A statement's price is mostly its own, not its rows': under load new
-	// messages and deliveries are inserted so many at a time.
-	manyRows = 8
+	// A statement's price is mostly its own, not its rows': there are statements
+	// for 1, 2, 4, ... new rows, so many of them, and a group takes the largest that
+	// it fills.
+	rowSizes = 6
 
 	messageColumns, queuedColumns = 6, 3
 
@@ -36,8 +37,7 @@ type statements struct {
 	// On the writer's connection.
 	begin, commit, rollback                 *sql.Stmt
 	insertQueue                             *sql.Stmt
-	insertMessage, insertMessages           *sql.Stmt // one row, manyRows
-	insertQueued, insertManyQueued          *sql.Stmt // one row, manyRows
+	insertMessages, insertQueued            inserts
 	count, failed, insertDone, deleteQueued *sql.Stmt
 	insertRequeued, deleteDone, doneQueue   *sql.Stmt
 
@@ -46,6 +46,10 @@ type statements struct {
 
 	all []*sql.Stmt
 }
+
+// inserts are the statements that insert rows into a table: the one at i inserts
+// 1<<i rows.
+type inserts [rowSizes]*sql.Stmt
 
 // rows returns the parameters of so many rows.
 func rows(n, columns int) string {
@@ -64,10 +68,6 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.commit, "COMMIT"},
 		{&db.rollback, "ROLLBACK"},
 		{&db.insertQueue, "INSERT INTO queue (id, channel, destination) VALUES (?, ?, ?)"},
-		{&db.insertMessage, insertMessage + rows(1, messageColumns)},
-		{&db.insertMessages, insertMessage + rows(manyRows, messageColumns)},
-		{&db.insertQueued, insertQueued + rows(1, queuedColumns)},
-		{&db.insertManyQueued, insertQueued + rows(manyRows, queuedColumns)},
 		{&db.count, `
 			UPDATE queue SET received = received + ?, filtered = filtered + ?, sent = sent + ?, dead = dead + ? WHERE id = ?`},
 		{&db.failed, `
@@ -82,6 +82,11 @@ func (db *database) prepare(ctx context.Context) error {
 			SELECT queue, ?, message, maybe_sent, last_error FROM done WHERE seq = ? AND state = 2`},
 		{&db.deleteDone, "DELETE FROM done WHERE seq = ?"},
 		{&db.doneQueue, "SELECT queue FROM done WHERE seq = ?"},
+	}
+	for i := range rowSizes {
+		writing = append(writing,
+			prepared{&db.insertMessages[i], insertMessage + rows(1<<i, messageColumns)},
+			prepared{&db.insertQueued[i], insertQueued + rows(1<<i, queuedColumns)})
 	}
 	reading := []prepared{
 		{&db.pending, pendingQuery},

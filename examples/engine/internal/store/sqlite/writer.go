@@ -36,41 +36,6 @@ const (
 	reopenLimit    = 30 * time.Second // up to this
 )
 
-// A request is one change that a caller waits for.
-type request struct {
-	// static after construction
-	intake bool // brings data in: refused on a full disk
-	size   int  // of the payload, bytes
-	// apply makes the change within a group. It may run more than once, as a
-	// group that failed is tried again without its culprit.
-	apply func(ctx context.Context, g *group) error
-
-	err  error         // the outcome; set before done is closed
-	done chan struct{} // closed by the writer
-}
-
-func (r *request) answer(err error) {
-	r.err = err
-	close(r.done)
-}
-
-// submit has the writer make a change, and waits until it is durable or refused.
-func (s *Store) submit(ctx context.Context, r *request) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r.done = make(chan struct{})
-	select {
-	case s.requests <- r:
-		<-r.done
-		return r.err
-	case <-s.closing:
-		return store.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // condition is what the store can do.
 type condition int
 
@@ -91,6 +56,8 @@ type writer struct {
 	reason     error         // what Healthy says
 	pause      time.Duration // between attempts to get well
 	lastIntake time.Time     // when a group with intake was last committed
+	group      []*request    // the requests in hand; between groups, the room for them
+	open       group         // likewise the transaction
 	logged     int64         // about how many bytes the log has grown by since the last checkpoint
 }
 
@@ -107,8 +74,10 @@ func (w *writer) run() {
 			armed = true
 		}
 		select {
-		case r := <-s.requests:
-			w.serve(w.gather(r))
+		case <-s.inbox.arrived:
+			w.gather()
+			w.serve(w.group)
+			clear(w.group[:cap(w.group)]) // the payloads are their callers' again
 		case <-cure.C:
 			armed = false
 			w.getWell()
@@ -119,44 +88,29 @@ func (w *writer) run() {
 	}
 }
 
-// gather takes the requests that have been waiting since the last commit.
-func (w *writer) gather(first *request) []*request {
-	requests := []*request{first}
-	size, intake := first.size, first.intake
-	for len(requests) < groupRequests && size < groupBytes {
-		r := w.next(intake)
-		if r == nil {
-			break
-		}
-		requests = append(requests, r)
-		size += r.size
-		intake = intake || r.intake
-	}
-	return requests
-}
-
-// next returns another request for a group, or nil when none is waiting. A group
+// gather takes the requests that have been waiting since the last commit. A group
 // without intake waits a little for one, if one is to be expected: completions ride
 // along with intake instead of making it wait for a sync of theirs.
-func (w *writer) next(intake bool) *request {
-	select {
-	case r := <-w.store.requests:
-		return r
-	default:
-	}
+func (w *writer) gather() {
+	inbox, intake := &w.store.inbox, false
+	inbox.settle()
+	w.group, intake = inbox.take(w.group[:0])
 	expected := intakeInterval - time.Since(w.lastIntake)
-	if intake || expected <= 0 || w.condition != well {
-		return nil
+	if intake || len(w.group) == 0 || expected <= 0 || w.condition != well {
+		return
 	}
 	timer := time.NewTimer(expected)
 	defer timer.Stop()
-	select {
-	case r := <-w.store.requests:
-		return r
-	case <-timer.C:
-	case <-w.store.closing:
+	for !intake && len(w.group) < groupRequests {
+		select {
+		case <-inbox.arrived:
+			w.group, intake = inbox.take(w.group)
+		case <-timer.C:
+			return
+		case <-w.store.closing:
+			return
+		}
 	}
-	return nil
 }
 
 // serve makes the requests' changes durable together and answers each of them.
@@ -218,7 +172,9 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 	if _, err := w.db.begin.ExecContext(ctx); err != nil {
 		return nil, err
 	}
-	g := newGroup(w.db, &w.names)
+	g := &w.open
+	g.begin(w.db, &w.names)
+	defer g.forget()
 	size, intake := logPerGroup, false
 	for _, r := range requests {
 		r.err = r.apply(ctx, g)
@@ -358,6 +314,9 @@ func (w *writer) reopen() error {
 // shutdown ends the store in order, if it is well enough.
 func (w *writer) shutdown() error {
 	s := w.store
+	for left, _ := s.inbox.take(nil); len(left) > 0; left, _ = s.inbox.take(nil) {
+		refuse(left, store.ErrClosed, func(*request) bool { return true })
+	}
 	var errs []error
 	if w.condition == failed {
 		errs = append(errs, fmt.Errorf("store: closed while failed: %w", w.reason))
