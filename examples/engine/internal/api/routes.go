@@ -7,12 +7,11 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/users"
 )
 
-// access says who may use a route. The zero value is nobody, so that a route
-// without a rule is closed; a test fails for it besides.
+// access says who may use a route. The zero value lets in nobody: a route without
+// a rule is closed, and a test fails for it besides.
 type access string
 
 const (
-	nobody access = ""
 	// anyone needs no session. Such a route must not tell or do anything that
 	// matters.
 	anyone access = "anyone"
