@@ -192,7 +192,7 @@ func writeConfig(t *testing.T, text string, args ...any) string {
 	return path
 }
 
-const oneChannel = `users: [{name: test, role: admin, password: `+secret+`}]
+const oneChannel = `users: [{name: test, role: admin, password: ` + secret + `}]
 channels:
   - id: adt
     source: {type: tcp, host: 127.0.0.1, port: %d}

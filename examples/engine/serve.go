@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/api"
+	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/store"
@@ -52,13 +54,18 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	if err != nil {
 		return err
 	}
+	events, err := audit.Open(filepath.Join(cfg.DataDir, "audit"), audit.Options{})
+	if err != nil {
+		return fmt.Errorf("opening the audit log: %w", err)
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
 	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
 
 	server, err := api.New(eng, api.Options{
-		ServerID: id, Logger: log, Users: people, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
+		ServerID: id, Logger: log, Users: people, Audit: events, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
 	})
 	if err != nil {

@@ -12,6 +12,7 @@
 //	rateLimited  requests per minute and address
 //	bounded      length of the body
 //	authorized   session, forged requests, role
+//	audited      the record, without which nothing is done
 //	handler
 //
 // Clients sign in at /api/users/_login and get a session, which they present as
@@ -60,6 +61,7 @@ type Server struct {
 	engine        Engine
 	users         *users.Store
 	sessions      *sessions.Table
+	audit         AuditLog
 	cluster       *cluster.Auth
 	serverID      string
 	log           *slog.Logger
@@ -81,6 +83,8 @@ type Options struct {
 	ServerID string       // told to clients
 	Logger   *slog.Logger // nil: nothing is logged
 	Users    *users.Store // nil: there are none
+	// Audit keeps what users do. nil: nothing that has to be in it can be done.
+	Audit AuditLog
 	// Cluster lets other nodes in. nil: what is for them is not there.
 	Cluster *cluster.Auth
 	// TrustedProxies are the addresses whose X-Forwarded-For and X-Forwarded-Proto
@@ -104,7 +108,7 @@ const loginLimit = 10
 // an origin that is none.
 func New(e Engine, opts Options) (*Server, error) {
 	s := &Server{
-		engine: e, users: opts.Users, sessions: sessions.New(), cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
+		engine: e, users: opts.Users, sessions: sessions.New(), audit: opts.Audit, cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
 		proxies: opts.TrustedProxies, origins: opts.Origins, secureCookies: opts.SecureCookies,
 		crossOrigin: http.NewCrossOriginProtection(),
 		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),

@@ -23,6 +23,9 @@ type exchange struct {
 	https   bool       // between that client and us, or the proxy we trust
 	session *sessions.Session
 	user    users.User // of session
+
+	notes  map[string]string // for the audit log; nil: the action is not in it
+	failed bool              // the action did, whatever the answer's status is
 }
 
 type exchangeKey struct{}

@@ -35,7 +35,8 @@ type route struct {
 	// needs no record. The record is written before the handler is called, and
 	// without it the handler is not.
 	audit   string
-	summary string // for the OpenAPI description, one line
+	summary string   // for the OpenAPI description, one line
+	query   []string // the parameters that the handler looks at, likewise
 	handler http.HandlerFunc
 
 	// maxBody bounds the request's body, in bytes. Zero: 1 MiB.
@@ -52,7 +53,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.
@@ -73,7 +74,7 @@ func (s *Server) protect(r *route) http.Handler {
 	if limit == 0 {
 		limit = defaultMaxBody
 	}
-	next := http.Handler(r.handler)
+	next := s.audited(r, r.handler)
 	switch r.access {
 	case anyone:
 		next = s.sameOrigin(next)

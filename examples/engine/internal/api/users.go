@@ -75,6 +75,8 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
 		s.userFailure(w, r, err)
 		return
 	}
+	note(r.Context(), "username", user.Name)
+	note(r.Context(), "role", string(user.Role))
 	answer(w, http.StatusCreated, describeUser(user))
 }
 
@@ -98,6 +100,7 @@ func (s *Server) changeUser(w http.ResponseWriter, r *http.Request) {
 		s.userFailure(w, r, err)
 		return
 	}
+	note(r.Context(), "role", string(body.Role))
 	s.getUser(w, r)
 }
 

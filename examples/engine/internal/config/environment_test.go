@@ -23,7 +23,8 @@ func TestEnvironmentHasSafeDefaults(t *testing.T) {
 		"NODE_ENV": "production",
 	}))
 	require.NoError(t, err)
-	assert.Equal(t, config.Environment{HTTPAddr: "[::1]:8081", LogLevel: slog.LevelDebug, LogJSON: true, ServerID: "node-1",
+	assert.Equal(t, config.Environment{
+		HTTPAddr: "[::1]:8081", LogLevel: slog.LevelDebug, LogJSON: true, ServerID: "node-1",
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::1/128")},
 		CORSOrigins:    []string{"https://a.example.org", "http://localhost:3000"}, SecureCookies: true,
 	}, env)
