@@ -241,9 +241,9 @@ func TestMistakesOnTheCommandLineAndInTheEnvironmentAreRefused(t *testing.T) {
 	for _, args := range [][]string{{"-nope"}, {"engine.yaml"}, {"-check"}} {
 		assert.Equal(t, 2, launch(t, nil, args...).code(), "%q", args)
 	}
-	p := launch(t, []string{"TLS_CERT=server.crt", "TLS_KEY=server.key", "HTTP_HOST=0.0.0.0"}, "-config", good)
+	p := launch(t, []string{"TLS_CERT=server.crt", "HTTPS_PORT=x", "HTTP_ALLOW_UNAUTHENTICATED=true"}, "-config", good)
 	assert.Equal(t, 1, p.code())
-	for _, name := range []string{"TLS_CERT: ", "TLS_KEY: ", "HTTP_HOST: "} {
+	for _, name := range []string{"TLS_KEY: ", "HTTPS_PORT: ", "HTTP_ALLOW_UNAUTHENTICATED: "} {
 		assert.Contains(t, p.stderr.String(), name)
 	}
 	assert.Equal(t, 0, launch(t, nil, "-h").code())

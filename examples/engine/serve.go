@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -59,6 +57,10 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 		return fmt.Errorf("opening the audit log: %w", err)
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	certificate, err := loadCertificate(env, cfg.CertificateCheckInterval, events, log)
+	if err != nil {
+		return err
+	}
 	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
@@ -72,7 +74,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 		return err
 	}
 	defer server.Close()
-	failed, closeHTTP, err := listenHTTP(ctx, env.HTTPAddr, server, log)
+	failed, closeHTTP, err := openAPI(ctx, env, certificate, server, log)
 	if err != nil {
 		return err
 	}
@@ -97,36 +99,4 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 		log.WarnContext(ctx, "messages being received were cut off", "err", drainErr)
 	}
 	return err
-}
-
-// listenHTTP serves handler on addr. The channel gets the error of a server that
-// ended by itself.
-func listenHTTP(ctx context.Context, addr string, handler http.Handler, log *slog.Logger) (<-chan error, func(context.Context), error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, nil, fmt.Errorf("opening the API's port (PORT, HTTP_HOST): %w", err)
-	}
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      90 * time.Second, // a command may drain for a minute
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	log.InfoContext(ctx, "API listens", "addr", ln.Addr().String())
-	failed, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	return failed, func(drain context.Context) {
-		if server.Shutdown(drain) != nil {
-			_ = server.Close() // the time is over
-		}
-		<-done
-	}, nil
 }

@@ -69,7 +69,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				return
 			}
 			if v == http.ErrAbortHandler { //nolint:errorlint // it is this very value that is thrown
-				panic(v) //nolint:forbidigo // net/http's way to cut a connection
+				panic(v) // net/http's way to cut a connection
 			}
 			// Only the type: the value may hold a part of a message.
 			s.log.ErrorContext(ctx, "panic in the API", "request", x.id, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))

@@ -42,8 +42,9 @@ func TestMistakesInTheEnvironmentAreRefusedOneLineEach(t *testing.T) {
 		"LOG_LEVEL":                  {"LOG_LEVEL": marker},
 		"LOG_FORMAT":                 {"LOG_FORMAT": marker},
 		"MIRTH_SERVER_ID":            {"MIRTH_SERVER_ID": marker + "/.."},
-		"TLS_CERT":                   {"TLS_CERT": marker},
-		"TLS_KEY":                    {"TLS_KEY": marker},
+		"TLS_CERT":                   {"TLS_KEY": marker},
+		"TLS_KEY":                    {"TLS_CERT": marker},
+		"HTTPS_PORT":                 {"HTTPS_PORT": "8443"},
 	} {
 		_, err := config.ReadEnvironment(environment(vars))
 		require.Error(t, err, name)
@@ -78,5 +79,18 @@ func TestOriginsAreNamedOneByOne(t *testing.T) {
 	for _, origin := range []string{"*", "https://*.example.org", "https://a.example.org/", "a.example.org", "null", "ftp://a.example.org", "https://u@a.example.org"} {
 		_, err := config.ReadEnvironment(environment(map[string]string{"CORS_ORIGINS": "https://b.example.org," + origin}))
 		require.ErrorContains(t, err, "CORS_ORIGINS: ", origin)
+	}
+}
+
+func TestHTTPSHasAPortOfItsOwn(t *testing.T) {
+	vars := map[string]string{"TLS_CERT": "a.crt", "TLS_KEY": "a.key", "HTTP_HOST": "0.0.0.0"}
+	env, err := config.ReadEnvironment(environment(vars))
+	require.NoError(t, err, "nothing crosses the network in the clear")
+	assert.Equal(t, "0.0.0.0:8443", env.HTTPSAddr)
+	assert.Equal(t, "0.0.0.0:8080", env.HTTPAddr)
+	for _, port := range []string{"8080", "x", "70000"} {
+		vars["HTTPS_PORT"] = port
+		_, err = config.ReadEnvironment(environment(vars))
+		require.ErrorContains(t, err, "HTTPS_PORT: ", port)
 	}
 }
