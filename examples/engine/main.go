@@ -1,3 +1,8 @@
+// NODE_EXTRA_CA_CERTS needs what follows (extraca.go); without that variable it does
+// nothing.
+//
+//go:debug x509usefallbackroots=1
+
 // Command engine is a complete server built from carewire: it takes HL7 messages
 // in over MLLP and MLLPS, makes them durable before it acknowledges them, and
 // delivers them in order, for as long as it takes.
@@ -13,7 +18,8 @@
 // sends a first message.
 //
 // The environment says how the process runs: PORT and HTTP_HOST for the API
-// (127.0.0.1:8080), LOG_LEVEL, LOG_FORMAT, MIRTH_SERVER_ID.
+// (127.0.0.1:8080), TLS_CERT, TLS_KEY and HTTPS_PORT for HTTPS, and more that
+// docs/api.md lists.
 //
 // SIGTERM and SIGINT let messages in hand be finished, for up to 20 s, and exit
 // with status 0; a second one ends the process at once.
@@ -120,6 +126,10 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintln(stderr, err)
 		return exitError
 	}
+	if err := trustExtraCAs(env.ExtraCACerts); err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitError
+	}
 	cfg, err := configuration(f, lookup, stdout)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -129,11 +139,15 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintf(stdout, "%s: no mistakes (channels: %d)\n", f.config, len(cfg.Channels))
 		return exitOK
 	}
+	log := newLogger(env, stderr)
+	if len(env.Unsupported) > 0 {
+		log.WarnContext(ctx, "variables that are not supported have no effect", "variables", env.Unsupported)
+	}
 	wrap := asIs
 	if f.sabotage != "" {
 		wrap = demo.Sabotaged
 	}
-	if err := serve(ctx, cfg, env, wrap, stdout, newLogger(env, stderr)); err != nil {
+	if err := serve(ctx, cfg, env, wrap, stdout, log); err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}

@@ -29,9 +29,14 @@ type Environment struct {
 	TrustedProxies []netip.Prefix
 	CORSOrigins    []string   // CORS_ORIGINS: origins, with commas between them
 	RequestLimit   int        // MIRTH_API_RATE_LIMIT: requests a minute and address (100); 0: any number
+	WebSockets     int        // MIRTH_WS_MAX_CLIENTS: at a time, of each kind (100)
+	ExtraCACerts   string     // NODE_EXTRA_CA_CERTS: a PEM file of CAs to trust besides the host's
 	LogLevel       slog.Level // LOG_LEVEL: debug, info (the default), warn, error
 	LogJSON        bool       // LOG_FORMAT: text (the default) or json
 	ServerID       string     // MIRTH_SERVER_ID; empty: one kept in the data directory
+	// Unsupported are the variables that are set, that other versions of Mirth know,
+	// and that mean nothing here.
+	Unsupported []string
 }
 
 // ReadEnvironment reads the variables with lookup (os.LookupEnv); an empty one
@@ -107,6 +112,12 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 		refuse("MIRTH_API_RATE_LIMIT: is not a number of requests per minute: 1 or more, or 0 for any number")
 	}
 	env.RequestLimit = limit
+	env.WebSockets, err = strconv.Atoi(get("MIRTH_WS_MAX_CLIENTS", "100"))
+	if err != nil || env.WebSockets < 1 {
+		refuse("MIRTH_WS_MAX_CLIENTS: is not a number of clients: 1 or more")
+	}
+	env.ExtraCACerts = get("NODE_EXTRA_CA_CERTS", "")
+	foreign(&env, get, refuse)
 	return env, errors.Join(mistakes...)
 }
 
