@@ -41,6 +41,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/demo"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 )
 
@@ -139,7 +140,8 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintf(stdout, "%s: no mistakes (channels: %d)\n", f.config, len(cfg.Channels))
 		return exitOK
 	}
-	log := newLogger(env, stderr)
+	recent := serverlog.New(env.LogLevel)
+	log := newLogger(env, stderr, recent.Handler())
 	if len(env.Unsupported) > 0 {
 		log.WarnContext(ctx, "variables that are not supported have no effect", "variables", env.Unsupported)
 	}
@@ -147,7 +149,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if f.sabotage != "" {
 		wrap = demo.Sabotaged
 	}
-	if err := serve(ctx, cfg, env, wrap, stdout, log); err != nil {
+	if err := serve(ctx, cfg, env, wrap, stdout, log, recent); err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}
@@ -203,10 +205,10 @@ func configuration(f flags, lookup func(string) (string, bool), stdout io.Writer
 	return cfg, err
 }
 
-func newLogger(env config.Environment, w io.Writer) *slog.Logger {
+func newLogger(env config.Environment, w io.Writer, also slog.Handler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: env.LogLevel}
 	if env.LogJSON {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(slog.NewMultiHandler(slog.NewJSONHandler(w, opts), also))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(slog.NewMultiHandler(slog.NewTextHandler(w, opts), also))
 }

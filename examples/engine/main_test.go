@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/internal/leakcheck"
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/mllp"
@@ -429,8 +430,8 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	env := environment(t)
-	logged := new(output)
-	go func() { served <- serve(ctx, cfg, env, asIs, &said, newLogger(env, logged)) }()
+	logged, recent := new(output), serverlog.New(env.LogLevel)
+	go func() { served <- serve(ctx, cfg, env, asIs, &said, newLogger(env, logged, recent.Handler()), recent) }()
 	eventually(t, "ready", func() bool { return strings.Contains(logged.String(), "engine ready") })
 	first, err := os.ReadFile(line[5])
 	require.NoError(t, err)

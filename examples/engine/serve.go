@@ -13,6 +13,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
 )
@@ -26,8 +27,8 @@ const drainTime = 20 * time.Second
 // and being delivered, and the API can be asked how that goes.
 //
 // wrap stands between the engine and its store. What a person has to know to sign
-// in goes to tell, which is not the log.
-func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger) (err error) {
+// in goes to tell, which is not the log; recent has what was last written to log.
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger, recent *serverlog.Log) (err error) {
 	// Everything that ends the engine ends ctx; drain ends a while after it.
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -67,7 +68,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	defer end()
 
 	server, err := api.New(eng, api.Options{
-		ServerID: id, Logger: log, Users: people, Audit: events, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
+		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
 	})
 	if err != nil {

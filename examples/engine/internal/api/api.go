@@ -20,6 +20,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,7 @@ import (
 	"github.com/carewire/carewire/cluster"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/sessions"
 	"github.com/carewire/carewire/examples/engine/internal/users"
 )
@@ -69,13 +71,18 @@ type Server struct {
 	origins       []string
 	secureCookies bool
 	crossOrigin   *http.CrossOriginProtection
+	serverLog     *serverlog.Log
+	maxSockets    int // of each kind
 	requests      *limiter
 	logins        *limiter
 	started       time.Time
 	handler       http.Handler
 	healthOnly    http.Handler
 
-	phase atomic.Int32
+	phase      atomic.Int32
+	dashboard  dashboard
+	dashboards sockets
+	logViewers sockets
 }
 
 // Options are the settings of a Server. With the zero value nobody can sign in.
@@ -96,6 +103,10 @@ type Options struct {
 	// SecureCookies sets the cookies' Secure flag although requests come by plain
 	// HTTP: HTTPS ends in front of this server.
 	SecureCookies bool
+	// ServerLog is what /ws/serverlog shows. nil: nothing.
+	ServerLog *serverlog.Log
+	// MaxWebSockets is how many clients each WebSocket may have at a time. 0: 100.
+	MaxWebSockets int
 	// RequestLimit is how many requests one address may make in a minute. 0: any
 	// number.
 	RequestLimit int
@@ -112,6 +123,11 @@ func New(e Engine, opts Options) (*Server, error) {
 		proxies: opts.TrustedProxies, origins: opts.Origins, secureCookies: opts.SecureCookies,
 		crossOrigin: http.NewCrossOriginProtection(),
 		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),
+	}
+	s.dashboard = dashboard{engine: e, serverID: opts.ServerID}
+	s.serverLog, s.maxSockets = opts.ServerLog, cmp.Or(opts.MaxWebSockets, 100)
+	if s.serverLog == nil {
+		s.serverLog = serverlog.New(slog.LevelInfo)
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -136,5 +152,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // TLS beside one with it.
 func (s *Server) Health() http.Handler { return s.healthOnly }
 
-// Close ends all sessions.
-func (s *Server) Close() { s.sessions.Close() }
+// Close ends all sessions, and with them what WebSockets there are.
+func (s *Server) Close() {
+	s.sessions.Close()
+	s.dashboards.close()
+	s.logViewers.close()
+}

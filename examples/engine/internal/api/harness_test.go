@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/engine/internal/api"
 	"github.com/carewire/carewire/examples/engine/internal/audit"
+	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/users"
 	"github.com/carewire/carewire/internal/leakcheck"
 )
@@ -132,4 +134,19 @@ func body(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
 	var m map[string]any
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &m), "%s", w.Body)
 	return m
+}
+
+// changing is a fake whose channel stops while others look.
+type changing struct {
+	fake
+
+	stopped atomic.Bool
+}
+
+func (c *changing) Status(ctx context.Context, id string) (engine.Status, error) {
+	status, err := c.fake.Status(ctx, id)
+	if c.stopped.Load() {
+		status.State = engine.Stopped
+	}
+	return status, err
 }

@@ -53,7 +53,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.socketRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.
