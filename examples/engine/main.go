@@ -1,3 +1,8 @@
+// NODE_EXTRA_CA_CERTS needs what follows (extraca.go); without that variable it does
+// nothing.
+//
+//go:debug x509usefallbackroots=1
+
 // Command engine is a complete server built from carewire: it takes HL7 messages
 // in over MLLP and MLLPS, makes them durable before it acknowledges them, and
 // delivers them in order, for as long as it takes.
@@ -5,6 +10,7 @@
 //	go run ./examples/engine                        a first message in one minute
 //	go run ./examples/engine -config engine.yaml    your channels
 //	go run ./examples/engine -config engine.yaml -check
+//	go run ./examples/engine -config engine.yaml -verify-audit
 //	go run ./examples/engine -demo                  the main job from end to end, judged
 //
 // Without -config it makes development certificates in its data directory, opens
@@ -12,13 +18,15 @@
 // sends a first message.
 //
 // The environment says how the process runs: PORT and HTTP_HOST for the API
-// (127.0.0.1:8080), LOG_LEVEL, LOG_FORMAT, MIRTH_SERVER_ID.
+// (127.0.0.1:8080), TLS_CERT, TLS_KEY and HTTPS_PORT for HTTPS, and more that
+// docs/api.md lists.
 //
 // SIGTERM and SIGINT let messages in hand be finished, for up to 20 s, and exit
 // with status 0; a second one ends the process at once.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -27,10 +35,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
+	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/demo"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 )
 
@@ -55,6 +66,7 @@ type flags struct {
 	data     string // empty: the configuration's
 	check    bool
 	demo     bool
+	audit    bool
 	sabotage string // empty: none
 }
 
@@ -66,6 +78,7 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 	set.StringVar(&f.data, "data", "", "the data `DIR`ectory, in place of the configuration's dataDir (without a configuration: ./data)")
 	set.BoolVar(&f.check, "check", false, "read the configuration and all TLS files, print every mistake on a line of its own, and exit")
 	set.BoolVar(&f.demo, "demo", false, "play the main job from end to end, in under a minute, and judge whether a message was lost")
+	set.BoolVar(&f.audit, "verify-audit", false, "check that no line of the audit log was changed, removed or put in, and exit")
 	set.StringVar(&f.sabotage, "sabotage", "", "with -demo: break the engine's promise, which the demo must notice; the only `KIND` is "+demo.AckBeforeCommit)
 	if err := set.Parse(args); err != nil {
 		return flags{}, err
@@ -76,6 +89,10 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 		err = fmt.Errorf("unexpected argument %q: a configuration is given with -config", set.Arg(0))
 	case f.check && f.config == "":
 		err = errors.New("-check needs -config FILE")
+	case f.audit && f.check:
+		err = errors.New("-verify-audit and -check are each done alone")
+	case f.demo && f.audit:
+		err = errors.New("-demo brings its own configuration: leave out -verify-audit")
 	case f.demo && (f.config != "" || f.data != "" || f.check):
 		err = errors.New("-demo brings its own configuration: leave out -config, -data and -check")
 	case f.sabotage != "" && f.sabotage != demo.AckBeforeCommit:
@@ -102,8 +119,15 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if f.demo {
 		return runDemo(ctx, f.sabotage, stdout, stderr)
 	}
+	if f.audit {
+		return verifyAudit(f, lookup, stdout, stderr)
+	}
 	env, err := config.ReadEnvironment(lookup)
 	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitError
+	}
+	if err := trustExtraCAs(env.ExtraCACerts); err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
 	}
@@ -116,11 +140,16 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintf(stdout, "%s: no mistakes (channels: %d)\n", f.config, len(cfg.Channels))
 		return exitOK
 	}
+	recent := serverlog.New(env.LogLevel)
+	log := newLogger(env, stderr, recent.Handler())
+	if len(env.Unsupported) > 0 {
+		log.WarnContext(ctx, "variables that are not supported have no effect", "variables", env.Unsupported)
+	}
 	wrap := asIs
 	if f.sabotage != "" {
 		wrap = demo.Sabotaged
 	}
-	if err := serve(ctx, cfg, env, wrap, stdout, newLogger(env, stderr)); err != nil {
+	if err := serve(ctx, cfg, env, wrap, stdout, log, recent); err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}
@@ -143,6 +172,28 @@ func runDemo(ctx context.Context, sabotage string, stdout, stderr io.Writer) int
 	return exitOK
 }
 
+// verifyAudit checks the audit log of a data directory, whether an engine runs in it
+// or not.
+func verifyAudit(f flags, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+	dir := cmp.Or(f.data, "data")
+	if f.config != "" && f.data == "" {
+		cfg, err := config.Load(f.config, lookup)
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			return exitError
+		}
+		dir = cfg.DataDir
+	}
+	sum, err := audit.Verify(filepath.Join(dir, "audit"))
+	if err != nil {
+		fmt.Fprintln(stderr, "engine: the audit log:", err)
+		return exitError
+	}
+	fmt.Fprintf(stdout, "The audit log holds together: records %d to %d. The hash of the last is\n%s\n"+
+		"Keep number and hash elsewhere: what is cut off at the end later shows only there.\n", sum.First, sum.Last, sum.Head)
+	return exitOK
+}
+
 func configuration(f flags, lookup func(string) (string, bool), stdout io.Writer) (*config.Config, error) {
 	if f.config == "" {
 		return development(f.data, stdout)
@@ -154,10 +205,10 @@ func configuration(f flags, lookup func(string) (string, bool), stdout io.Writer
 	return cfg, err
 }
 
-func newLogger(env config.Environment, w io.Writer) *slog.Logger {
+func newLogger(env config.Environment, w io.Writer, also slog.Handler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: env.LogLevel}
 	if env.LogJSON {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(slog.NewMultiHandler(slog.NewJSONHandler(w, opts), also))
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.New(slog.NewMultiHandler(slog.NewTextHandler(w, opts), also))
 }

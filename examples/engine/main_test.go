@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/internal/leakcheck"
 	"github.com/carewire/carewire/internal/testpki"
 	"github.com/carewire/carewire/mllp"
@@ -192,7 +193,7 @@ func writeConfig(t *testing.T, text string, args ...any) string {
 	return path
 }
 
-const oneChannel = `users: [{name: test, role: admin, password: `+secret+`}]
+const oneChannel = `users: [{name: test, role: admin, password: ` + secret + `}]
 channels:
   - id: adt
     source: {type: tcp, host: 127.0.0.1, port: %d}
@@ -241,9 +242,9 @@ func TestMistakesOnTheCommandLineAndInTheEnvironmentAreRefused(t *testing.T) {
 	for _, args := range [][]string{{"-nope"}, {"engine.yaml"}, {"-check"}} {
 		assert.Equal(t, 2, launch(t, nil, args...).code(), "%q", args)
 	}
-	p := launch(t, []string{"TLS_CERT=server.crt", "TLS_KEY=server.key", "HTTP_HOST=0.0.0.0"}, "-config", good)
+	p := launch(t, []string{"TLS_CERT=server.crt", "HTTPS_PORT=x", "HTTP_ALLOW_UNAUTHENTICATED=true"}, "-config", good)
 	assert.Equal(t, 1, p.code())
-	for _, name := range []string{"TLS_CERT: ", "TLS_KEY: ", "HTTP_HOST: "} {
+	for _, name := range []string{"TLS_KEY: ", "HTTPS_PORT: ", "HTTP_ALLOW_UNAUTHENTICATED: "} {
 		assert.Contains(t, p.stderr.String(), name)
 	}
 	assert.Equal(t, 0, launch(t, nil, "-h").code())
@@ -429,8 +430,8 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	env := environment(t)
-	logged := new(output)
-	go func() { served <- serve(ctx, cfg, env, asIs, &said, newLogger(env, logged)) }()
+	logged, recent := new(output), serverlog.New(env.LogLevel)
+	go func() { served <- serve(ctx, cfg, env, asIs, &said, newLogger(env, logged, recent.Handler()), recent) }()
 	eventually(t, "ready", func() bool { return strings.Contains(logged.String(), "engine ready") })
 	first, err := os.ReadFile(line[5])
 	require.NoError(t, err)

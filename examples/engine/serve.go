@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/api"
+	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
 )
@@ -26,8 +27,8 @@ const drainTime = 20 * time.Second
 // and being delivered, and the API can be asked how that goes.
 //
 // wrap stands between the engine and its store. What a person has to know to sign
-// in goes to tell, which is not the log.
-func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger) (err error) {
+// in goes to tell, which is not the log; recent has what was last written to log.
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger, recent *serverlog.Log) (err error) {
 	// Everything that ends the engine ends ctx; drain ends a while after it.
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -52,20 +53,29 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	if err != nil {
 		return err
 	}
+	events, err := audit.Open(filepath.Join(cfg.DataDir, "audit"), audit.Options{})
+	if err != nil {
+		return fmt.Errorf("opening the audit log: %w", err)
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
+	certificate, err := loadCertificate(env, cfg.CertificateCheckInterval, events, log)
+	if err != nil {
+		return err
+	}
 	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
 
 	server, err := api.New(eng, api.Options{
-		ServerID: id, Logger: log, Users: people, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
+		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
 	})
 	if err != nil {
 		return err
 	}
 	defer server.Close()
-	failed, closeHTTP, err := listenHTTP(ctx, env.HTTPAddr, server, log)
+	failed, closeHTTP, err := openAPI(ctx, env, certificate, server, log)
 	if err != nil {
 		return err
 	}
@@ -90,36 +100,4 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 		log.WarnContext(ctx, "messages being received were cut off", "err", drainErr)
 	}
 	return err
-}
-
-// listenHTTP serves handler on addr. The channel gets the error of a server that
-// ended by itself.
-func listenHTTP(ctx context.Context, addr string, handler http.Handler, log *slog.Logger) (<-chan error, func(context.Context), error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, nil, fmt.Errorf("opening the API's port (PORT, HTTP_HOST): %w", err)
-	}
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      90 * time.Second, // a command may drain for a minute
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	log.InfoContext(ctx, "API listens", "addr", ln.Addr().String())
-	failed, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	return failed, func(drain context.Context) {
-		if server.Shutdown(drain) != nil {
-			_ = server.Close() // the time is over
-		}
-		<-done
-	}, nil
 }

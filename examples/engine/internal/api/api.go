@@ -12,6 +12,7 @@
 //	rateLimited  requests per minute and address
 //	bounded      length of the body
 //	authorized   session, forged requests, role
+//	audited      the record, without which nothing is done
 //	handler
 //
 // Clients sign in at /api/users/_login and get a session, which they present as
@@ -19,6 +20,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,6 +32,7 @@ import (
 	"github.com/carewire/carewire/cluster"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/sessions"
 	"github.com/carewire/carewire/examples/engine/internal/users"
 )
@@ -60,6 +63,7 @@ type Server struct {
 	engine        Engine
 	users         *users.Store
 	sessions      *sessions.Table
+	audit         AuditLog
 	cluster       *cluster.Auth
 	serverID      string
 	log           *slog.Logger
@@ -67,13 +71,18 @@ type Server struct {
 	origins       []string
 	secureCookies bool
 	crossOrigin   *http.CrossOriginProtection
+	serverLog     *serverlog.Log
+	maxSockets    int // of each kind
 	requests      *limiter
 	logins        *limiter
 	started       time.Time
 	handler       http.Handler
 	healthOnly    http.Handler
 
-	phase atomic.Int32
+	phase      atomic.Int32
+	dashboard  dashboard
+	dashboards sockets
+	logViewers sockets
 }
 
 // Options are the settings of a Server. With the zero value nobody can sign in.
@@ -81,6 +90,8 @@ type Options struct {
 	ServerID string       // told to clients
 	Logger   *slog.Logger // nil: nothing is logged
 	Users    *users.Store // nil: there are none
+	// Audit keeps what users do. nil: nothing that has to be in it can be done.
+	Audit AuditLog
 	// Cluster lets other nodes in. nil: what is for them is not there.
 	Cluster *cluster.Auth
 	// TrustedProxies are the addresses whose X-Forwarded-For and X-Forwarded-Proto
@@ -92,6 +103,10 @@ type Options struct {
 	// SecureCookies sets the cookies' Secure flag although requests come by plain
 	// HTTP: HTTPS ends in front of this server.
 	SecureCookies bool
+	// ServerLog is what /ws/serverlog shows. nil: nothing.
+	ServerLog *serverlog.Log
+	// MaxWebSockets is how many clients each WebSocket may have at a time. 0: 100.
+	MaxWebSockets int
 	// RequestLimit is how many requests one address may make in a minute. 0: any
 	// number.
 	RequestLimit int
@@ -104,10 +119,15 @@ const loginLimit = 10
 // an origin that is none.
 func New(e Engine, opts Options) (*Server, error) {
 	s := &Server{
-		engine: e, users: opts.Users, sessions: sessions.New(), cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
+		engine: e, users: opts.Users, sessions: sessions.New(), audit: opts.Audit, cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
 		proxies: opts.TrustedProxies, origins: opts.Origins, secureCookies: opts.SecureCookies,
 		crossOrigin: http.NewCrossOriginProtection(),
 		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),
+	}
+	s.dashboard = dashboard{engine: e, serverID: opts.ServerID}
+	s.serverLog, s.maxSockets = opts.ServerLog, cmp.Or(opts.MaxWebSockets, 100)
+	if s.serverLog == nil {
+		s.serverLog = serverlog.New(slog.LevelInfo)
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -132,5 +152,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // TLS beside one with it.
 func (s *Server) Health() http.Handler { return s.healthOnly }
 
-// Close ends all sessions.
-func (s *Server) Close() { s.sessions.Close() }
+// Close ends all sessions, and with them what WebSockets there are.
+func (s *Server) Close() {
+	s.sessions.Close()
+	s.dashboards.close()
+	s.logViewers.close()
+}

@@ -15,8 +15,8 @@ func (s *Server) channelRoutes() []route {
 	return []route{
 		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, summary: "The channels as configured"},
 		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, summary: "What a channel does and has done"},
-		{method: "POST", pattern: "/api/channels/{channelId}/_start", access: operators, audit: "channel.start", handler: s.command(s.engine.StartChannel), summary: "Start a channel; errors are told with returnErrors=true only"},
-		{method: "POST", pattern: "/api/channels/{channelId}/_stop", access: operators, audit: "channel.stop", handler: s.command(s.engine.StopChannel), summary: "Stop a channel; errors are told with returnErrors=true only"},
+		{method: "POST", pattern: "/api/channels/{channelId}/_start", access: operators, audit: "channel.start", handler: s.command(s.engine.StartChannel), query: []string{"returnErrors"}, summary: "Start a channel; errors are told with returnErrors=true only"},
+		{method: "POST", pattern: "/api/channels/{channelId}/_stop", access: operators, audit: "channel.stop", handler: s.command(s.engine.StopChannel), query: []string{"returnErrors"}, summary: "Stop a channel; errors are told with returnErrors=true only"},
 	}
 }
 
@@ -236,6 +236,7 @@ func (s *Server) command(run func(context.Context, string) error) http.HandlerFu
 		id := r.PathValue("channelId")
 		err := run(ctx, id)
 		if err != nil {
+			failed(ctx)
 			s.log.WarnContext(ctx, "command failed", "command", r.Pattern, "err", err)
 		}
 		switch {

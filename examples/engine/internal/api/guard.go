@@ -23,6 +23,9 @@ type exchange struct {
 	https   bool       // between that client and us, or the proxy we trust
 	session *sessions.Session
 	user    users.User // of session
+
+	notes  map[string]string // for the audit log; nil: the action is not in it
+	failed bool              // the action did, whatever the answer's status is
 }
 
 type exchangeKey struct{}
@@ -66,7 +69,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				return
 			}
 			if v == http.ErrAbortHandler { //nolint:errorlint // it is this very value that is thrown
-				panic(v) //nolint:forbidigo // net/http's way to cut a connection
+				panic(v) // net/http's way to cut a connection
 			}
 			// Only the type: the value may hold a part of a message.
 			s.log.ErrorContext(ctx, "panic in the API", "request", x.id, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))

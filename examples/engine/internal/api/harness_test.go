@@ -3,15 +3,20 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/carewire/carewire/examples/engine/internal/api"
+	"github.com/carewire/carewire/examples/engine/internal/audit"
+	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/users"
 	"github.com/carewire/carewire/internal/leakcheck"
 )
@@ -43,10 +48,37 @@ func serve(t *testing.T, e api.Engine, opts api.Options) *api.Server {
 	if opts.Users == nil {
 		opts.Users = everybody(t)
 	}
+	if opts.Audit == nil {
+		opts.Audit = new(notebook)
+	}
 	s, err := api.New(e, opts)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
+}
+
+// notebook is an audit log in memory.
+type notebook struct {
+	err    error
+	events []audit.Event
+}
+
+func (n *notebook) Append(e audit.Event) error {
+	e.Attributes = maps.Clone(e.Attributes)
+	if n.err == nil {
+		n.events = append(n.events, e)
+	}
+	return n.err
+}
+
+func (n *notebook) Read(limit int, _ uint64) ([]audit.Record, error) {
+	var list []audit.Record
+	for i, e := range slices.Backward(n.events) {
+		if len(list) < limit {
+			list = append(list, audit.Record{Event: e, Seq: uint64(i) + 1}) //nolint:gosec // a small number
+		}
+	}
+	return list, n.err
 }
 
 type edit = func(*http.Request)
@@ -102,4 +134,19 @@ func body(t *testing.T, w *httptest.ResponseRecorder) map[string]any {
 	var m map[string]any
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &m), "%s", w.Body)
 	return m
+}
+
+// changing is a fake whose channel stops while others look.
+type changing struct {
+	fake
+
+	stopped atomic.Bool
+}
+
+func (c *changing) Status(ctx context.Context, id string) (engine.Status, error) {
+	status, err := c.fake.Status(ctx, id)
+	if c.stopped.Load() {
+		status.State = engine.Stopped
+	}
+	return status, err
 }

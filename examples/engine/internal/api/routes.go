@@ -7,12 +7,11 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/users"
 )
 
-// access says who may use a route. The zero value is nobody, so that a route
-// without a rule is closed; a test fails for it besides.
+// access says who may use a route. The zero value lets in nobody: a route without
+// a rule is closed, and a test fails for it besides.
 type access string
 
 const (
-	nobody access = ""
 	// anyone needs no session. Such a route must not tell or do anything that
 	// matters.
 	anyone access = "anyone"
@@ -36,7 +35,8 @@ type route struct {
 	// needs no record. The record is written before the handler is called, and
 	// without it the handler is not.
 	audit   string
-	summary string // for the OpenAPI description, one line
+	summary string   // for the OpenAPI description, one line
+	query   []string // the parameters that the handler looks at, likewise
 	handler http.HandlerFunc
 
 	// maxBody bounds the request's body, in bytes. Zero: 1 MiB.
@@ -53,7 +53,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.socketRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.
@@ -74,7 +74,7 @@ func (s *Server) protect(r *route) http.Handler {
 	if limit == 0 {
 		limit = defaultMaxBody
 	}
-	next := http.Handler(r.handler)
+	next := s.audited(r, r.handler)
 	switch r.access {
 	case anyone:
 		next = s.sameOrigin(next)

@@ -5,6 +5,7 @@ import (
 	"mime"
 	"net/http"
 
+	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/users"
 )
 
@@ -32,6 +33,9 @@ func (s *Server) authorized(rule *route, next http.Handler) http.Handler {
 		case x.user.MustChange && !rule.untilChanged:
 			forbidden(w, "Choose a password of your own first: PUT /api/users/{id}/password")
 		case !x.user.Role.Includes(users.Role(rule.access)):
+			if rule.audit != "" {
+				s.record(r.Context(), rule.audit, audit.Failure, map[string]string{"reason": "role"})
+			}
 			forbidden(w, "This needs the role "+string(rule.access))
 		default:
 			next.ServeHTTP(w, r)
@@ -69,6 +73,8 @@ func (s *Server) identify(x *exchange, id string) bool {
 	return true
 }
 
+const actionLogin = "user.login"
+
 // loginStatus is Mirth's.
 type loginStatus struct {
 	Status          string `json:"status"`
@@ -102,6 +108,10 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	user, err := s.users.Verify(r.Context(), name, password)
 	switch {
 	case errors.Is(err, users.ErrRefused):
+		// Of names that there are not none is kept: it may be a password in the wrong
+		// field.
+		x.user.Name, _ = s.users.Known(name)
+		s.record(r.Context(), actionLogin, audit.Failure, nil)
 		refuse("Invalid username or password")
 		return
 	case errors.Is(err, users.ErrBusy):
@@ -110,6 +120,11 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.log.ErrorContext(r.Context(), "nobody can sign in: users cannot be written", "request", x.id, "err", err)
 		unavailable(w, "Users cannot be written")
+		return
+	}
+	x.user = user
+	if !s.record(r.Context(), actionLogin, audit.Success, nil) {
+		unavailable(w, "The audit log cannot be written, and without it nobody signs in")
 		return
 	}
 	// A new session for each sign-in: one that somebody planted is worth nothing.

@@ -23,10 +23,14 @@ func TestLoginAnswersAsMirthDoes(t *testing.T) {
 		code                    int
 		want                    string
 	}{
-		{"JSON", "application/json", `{"username":"admin","password":"` + password + `"}`, 200,
-			`{"status":"SUCCESS","message":"Login successful","updatedUsername":"admin"}`},
-		{"form", "application/x-www-form-urlencoded", "username=ADMIN&password=correct+horse+battery", 200,
-			`{"status":"SUCCESS","message":"Login successful","updatedUsername":"admin"}`},
+		{
+			"JSON", "application/json", `{"username":"admin","password":"` + password + `"}`, 200,
+			`{"status":"SUCCESS","message":"Login successful","updatedUsername":"admin"}`,
+		},
+		{
+			"form", "application/x-www-form-urlencoded", "username=ADMIN&password=correct+horse+battery", 200,
+			`{"status":"SUCCESS","message":"Login successful","updatedUsername":"admin"}`,
+		},
 		{"wrong password", "application/json", `{"username":"admin","password":"x"}`, 401, `{"status":"FAIL","message":"Invalid username or password"}`},
 		{"no such user", "application/json", `{"username":"nobody","password":"x"}`, 401, `{"status":"FAIL","message":"Invalid username or password"}`},
 		{"empty", "application/json", `{}`, 401, `{"status":"FAIL","message":"Username and password required"}`},
@@ -114,7 +118,7 @@ func TestEachLoginHasASessionOfItsOwnAndEndsTheOneBefore(t *testing.T) {
 func TestSessionEndsWhenItIsNotUsedAndAtTheLatestAfterTwelveHours(t *testing.T) {
 	store := everybody(t)
 	synctest.Test(t, func(t *testing.T) {
-		s, err := api.New(&fake{}, api.Options{Users: store})
+		s, err := api.New(&fake{}, api.Options{Audit: new(notebook), Users: store})
 		require.NoError(t, err)
 		defer s.Close()
 		viewer := as(t, s, "viewer")
@@ -205,7 +209,7 @@ func TestPagesOfOtherOriginsReadNothingUnlessTheirOriginIsNamed(t *testing.T) {
 func TestLoginIsLimitedByAddress(t *testing.T) {
 	store := everybody(t)
 	synctest.Test(t, func(t *testing.T) {
-		s, err := api.New(&fake{}, api.Options{Users: store, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}})
+		s, err := api.New(&fake{}, api.Options{Audit: new(notebook), Users: store, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}})
 		require.NoError(t, err)
 		defer s.Close()
 		for i := range 10 {
@@ -231,7 +235,7 @@ func TestLoginIsLimitedByAddress(t *testing.T) {
 func TestRequestsAreLimitedByAddressOtherThanHealth(t *testing.T) {
 	store := everybody(t)
 	synctest.Test(t, func(t *testing.T) {
-		s, err := api.New(&fake{}, api.Options{Users: store, RequestLimit: 3})
+		s, err := api.New(&fake{}, api.Options{Audit: new(notebook), Users: store, RequestLimit: 3})
 		require.NoError(t, err)
 		defer s.Close()
 		channels := func(addr string) int {

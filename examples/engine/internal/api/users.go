@@ -16,7 +16,7 @@ func (s *Server) userRoutes() []route {
 		{method: "GET", pattern: "/api/users", access: admins, handler: s.listUsers, summary: "All users"},
 		{method: "POST", pattern: "/api/users", access: admins, audit: "user.create", handler: s.createUser, summary: "Add a user"},
 		{method: "GET", pattern: "/api/users/{userId}", access: admins, handler: s.getUser, summary: "One user"},
-		{method: "PUT", pattern: "/api/users/{userId}", access: admins, audit: "user.change", handler: s.changeUser, summary: "Give a user another role"},
+		{method: "PUT", pattern: "/api/users/{userId}", access: admins, audit: "user.change", handler: s.changeUser, summary: "Give a user another role; ends the user's sessions"},
 		{method: "DELETE", pattern: "/api/users/{userId}", access: admins, audit: "user.delete", handler: s.deleteUser, summary: "Remove a user"},
 		{method: "PUT", pattern: "/api/users/{userId}/password", access: viewers, audit: "user.password", handler: s.setPassword, untilChanged: true, summary: "Change a password: one's own, or as admin any; ends the user's sessions"},
 		{method: "GET", pattern: "/api/users/{userId}/loggedIn", access: viewers, handler: s.loggedIn, summary: "Whether a user has a session"},
@@ -75,6 +75,8 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
 		s.userFailure(w, r, err)
 		return
 	}
+	note(r.Context(), "username", user.Name)
+	note(r.Context(), "role", string(user.Role))
 	answer(w, http.StatusCreated, describeUser(user))
 }
 
@@ -98,6 +100,8 @@ func (s *Server) changeUser(w http.ResponseWriter, r *http.Request) {
 		s.userFailure(w, r, err)
 		return
 	}
+	note(r.Context(), "role", string(body.Role))
+	s.sessions.EndAllOf(userID(r)) // what is open may be what the role allowed
 	s.getUser(w, r)
 }
 

@@ -16,6 +16,11 @@ import (
 type Environment struct {
 	// HTTPAddr is where the API listens: HTTP_HOST (127.0.0.1) and PORT (8080).
 	HTTPAddr string
+	// TLSCert and TLSKey are TLS_CERT and TLS_KEY, PEM files; both or neither. With
+	// them the API is at HTTPSAddr, by HTTPS, and at HTTPAddr there is health only.
+	TLSCert, TLSKey string
+	// HTTPSAddr is HTTP_HOST and HTTPS_PORT (8443).
+	HTTPSAddr string
 	// SecureCookies is TLS_ENABLED=true or NODE_ENV=production: the operator says
 	// that clients come by HTTPS, which ends in front of the engine.
 	SecureCookies bool
@@ -24,9 +29,14 @@ type Environment struct {
 	TrustedProxies []netip.Prefix
 	CORSOrigins    []string   // CORS_ORIGINS: origins, with commas between them
 	RequestLimit   int        // MIRTH_API_RATE_LIMIT: requests a minute and address (100); 0: any number
+	WebSockets     int        // MIRTH_WS_MAX_CLIENTS: at a time, of each kind (100)
+	ExtraCACerts   string     // NODE_EXTRA_CA_CERTS: a PEM file of CAs to trust besides the host's
 	LogLevel       slog.Level // LOG_LEVEL: debug, info (the default), warn, error
 	LogJSON        bool       // LOG_FORMAT: text (the default) or json
 	ServerID       string     // MIRTH_SERVER_ID; empty: one kept in the data directory
+	// Unsupported are the variables that are set, that other versions of Mirth know,
+	// and that mean nothing here.
+	Unsupported []string
 }
 
 // ReadEnvironment reads the variables with lookup (os.LookupEnv); an empty one
@@ -42,9 +52,23 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 	var mistakes []error
 	refuse := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
 
-	port := get("PORT", "8080")
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		refuse("PORT: is not a port: 1 to 65535, or 0 for any that is free")
+	port, httpsPort := get("PORT", "8080"), get("HTTPS_PORT", "8443")
+	for name, value := range map[string]string{"PORT": port, "HTTPS_PORT": httpsPort} {
+		if n, err := strconv.Atoi(value); err != nil || n < 0 || n > 65535 {
+			refuse("%s: is not a port: 1 to 65535, or 0 for any that is free", name)
+		}
+	}
+	// A TLS setting that is not honoured must not pass for one that is.
+	env.TLSCert, env.TLSKey = get("TLS_CERT", ""), get("TLS_KEY", "")
+	switch {
+	case env.TLSCert != "" && env.TLSKey == "":
+		refuse("TLS_KEY: is not set, and TLS_CERT is: HTTPS needs both")
+	case env.TLSCert == "" && env.TLSKey != "":
+		refuse("TLS_CERT: is not set, and TLS_KEY is: HTTPS needs both")
+	case env.TLSCert == "" && get("HTTPS_PORT", "") != "":
+		refuse("HTTPS_PORT: is set, and TLS_CERT and TLS_KEY are not: there is no HTTPS without them")
+	case env.TLSCert != "" && port == httpsPort && port != "0":
+		refuse("HTTPS_PORT: is the same as PORT, which keeps serving health")
 	}
 	if get("HTTP_ALLOW_UNAUTHENTICATED", "") != "" {
 		refuse("HTTP_ALLOW_UNAUTHENTICATED: the API asks everybody who they are now: unset it")
@@ -58,11 +82,14 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 	host := strings.Trim(get("HTTP_HOST", "127.0.0.1"), "[]")
 	if !validHost(host) {
 		refuse("HTTP_HOST: is neither a host name nor an address: write it alone, without a port")
-	} else if !IsLoopback(host) && !env.SecureCookies {
-		refuse("HTTP_HOST: passwords would cross the network in the clear: use 127.0.0.1, or, " +
+	} else if !IsLoopback(host) && !env.SecureCookies && env.TLSCert == "" {
+		refuse("HTTP_HOST: passwords would cross the network in the clear: use 127.0.0.1, set TLS_CERT and TLS_KEY, or, " +
 			"where a proxy in front terminates TLS and nobody else reaches this port, set TLS_ENABLED=true")
 	}
 	env.HTTPAddr = net.JoinHostPort(host, port)
+	if env.TLSCert != "" {
+		env.HTTPSAddr = net.JoinHostPort(host, httpsPort)
+	}
 
 	if err := env.LogLevel.UnmarshalText([]byte(get("LOG_LEVEL", "info"))); err != nil {
 		refuse("LOG_LEVEL: is not a level: debug, info, warn or error")
@@ -85,12 +112,12 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 		refuse("MIRTH_API_RATE_LIMIT: is not a number of requests per minute: 1 or more, or 0 for any number")
 	}
 	env.RequestLimit = limit
-	// A TLS setting that is not honoured must not pass for one that is.
-	for _, name := range []string{"TLS_CERT", "TLS_KEY"} {
-		if get(name, "") != "" {
-			refuse("%s: HTTPS for the API is not in this version of the engine: unset it, and put a TLS proxy in front", name)
-		}
+	env.WebSockets, err = strconv.Atoi(get("MIRTH_WS_MAX_CLIENTS", "100"))
+	if err != nil || env.WebSockets < 1 {
+		refuse("MIRTH_WS_MAX_CLIENTS: is not a number of clients: 1 or more")
 	}
+	env.ExtraCACerts = get("NODE_EXTRA_CA_CERTS", "")
+	foreign(&env, get, refuse)
 	return env, errors.Join(mistakes...)
 }
 

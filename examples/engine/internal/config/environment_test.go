@@ -15,17 +15,20 @@ import (
 func TestEnvironmentHasSafeDefaults(t *testing.T) {
 	env, err := config.ReadEnvironment(environment(map[string]string{"PORT": "", "LOG_LEVEL": ""}))
 	require.NoError(t, err)
-	assert.Equal(t, config.Environment{HTTPAddr: "127.0.0.1:8080", RequestLimit: 100}, env)
+	assert.Equal(t, config.Environment{HTTPAddr: "127.0.0.1:8080", RequestLimit: 100, WebSockets: 100}, env)
 
 	env, err = config.ReadEnvironment(environment(map[string]string{
 		"PORT": "8081", "HTTP_HOST": "::1", "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "JSON", "MIRTH_SERVER_ID": "node-1",
 		"HTTP_TRUSTED_PROXIES": "10.1.0.0/16, ::1", "CORS_ORIGINS": "https://a.example.org,http://localhost:3000", "MIRTH_API_RATE_LIMIT": "0",
-		"NODE_ENV": "production",
+		"NODE_ENV": "production", "MIRTH_WS_MAX_CLIENTS": "5", "NODE_EXTRA_CA_CERTS": "ca.pem", "DB_HOST": "db", "OTEL_SERVICE_NAME": "x",
+		"MIRTH_SHADOW_MODE": "false",
 	}))
 	require.NoError(t, err)
-	assert.Equal(t, config.Environment{HTTPAddr: "[::1]:8081", LogLevel: slog.LevelDebug, LogJSON: true, ServerID: "node-1",
+	assert.Equal(t, config.Environment{
+		HTTPAddr: "[::1]:8081", LogLevel: slog.LevelDebug, LogJSON: true, ServerID: "node-1",
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("::1/128")},
-		CORSOrigins:    []string{"https://a.example.org", "http://localhost:3000"}, SecureCookies: true,
+		CORSOrigins:    []string{"https://a.example.org", "http://localhost:3000"}, SecureCookies: true, WebSockets: 5,
+		ExtraCACerts: "ca.pem", Unsupported: []string{"DB_HOST", "OTEL_SERVICE_NAME"},
 	}, env)
 }
 
@@ -37,12 +40,16 @@ func TestMistakesInTheEnvironmentAreRefusedOneLineEach(t *testing.T) {
 		"TLS_ENABLED":                {"TLS_ENABLED": marker},
 		"HTTP_TRUSTED_PROXIES":       {"HTTP_TRUSTED_PROXIES": "10.1.0.1/16"},
 		"CORS_ORIGINS":               {"CORS_ORIGINS": "*"},
+		"MIRTH_WS_MAX_CLIENTS":       {"MIRTH_WS_MAX_CLIENTS": "0"},
+		"MIRTH_ENCRYPTION_KEY":       {"MIRTH_ENCRYPTION_KEY": marker},
+		"MIRTH_SHADOW_MODE":          {"MIRTH_SHADOW_MODE": "true"},
 		"MIRTH_API_RATE_LIMIT":       {"MIRTH_API_RATE_LIMIT": "-1"},
 		"LOG_LEVEL":                  {"LOG_LEVEL": marker},
 		"LOG_FORMAT":                 {"LOG_FORMAT": marker},
 		"MIRTH_SERVER_ID":            {"MIRTH_SERVER_ID": marker + "/.."},
-		"TLS_CERT":                   {"TLS_CERT": marker},
-		"TLS_KEY":                    {"TLS_KEY": marker},
+		"TLS_CERT":                   {"TLS_KEY": marker},
+		"TLS_KEY":                    {"TLS_CERT": marker},
+		"HTTPS_PORT":                 {"HTTPS_PORT": "8443"},
 	} {
 		_, err := config.ReadEnvironment(environment(vars))
 		require.Error(t, err, name)
@@ -77,5 +84,18 @@ func TestOriginsAreNamedOneByOne(t *testing.T) {
 	for _, origin := range []string{"*", "https://*.example.org", "https://a.example.org/", "a.example.org", "null", "ftp://a.example.org", "https://u@a.example.org"} {
 		_, err := config.ReadEnvironment(environment(map[string]string{"CORS_ORIGINS": "https://b.example.org," + origin}))
 		require.ErrorContains(t, err, "CORS_ORIGINS: ", origin)
+	}
+}
+
+func TestHTTPSHasAPortOfItsOwn(t *testing.T) {
+	vars := map[string]string{"TLS_CERT": "a.crt", "TLS_KEY": "a.key", "HTTP_HOST": "0.0.0.0"}
+	env, err := config.ReadEnvironment(environment(vars))
+	require.NoError(t, err, "nothing crosses the network in the clear")
+	assert.Equal(t, "0.0.0.0:8443", env.HTTPSAddr)
+	assert.Equal(t, "0.0.0.0:8080", env.HTTPAddr)
+	for _, port := range []string{"8080", "x", "70000"} {
+		vars["HTTPS_PORT"] = port
+		_, err = config.ReadEnvironment(environment(vars))
+		require.ErrorContains(t, err, "HTTPS_PORT: ", port)
 	}
 }

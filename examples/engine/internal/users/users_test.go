@@ -96,8 +96,8 @@ func TestWrongPasswordsLockAUserForLongerAndLongerAcrossRestarts(t *testing.T) {
 			wrong()
 		}
 		assert.Equal(t, 5, mustGet(t, s, user.ID).Failures)
-		for _, want := range []time.Duration{30, 60, 120, 240, 480, 900, 900, 900} {
-			want *= time.Second
+		for _, seconds := range []int{30, 60, 120, 240, 480, 900, 900, 900} {
+			want := time.Duration(seconds) * time.Second
 			assert.Equal(t, want, locked())
 			s = open(t, path)
 			assert.Equal(t, want, locked(), "after a restart")
