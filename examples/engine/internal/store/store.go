@@ -71,6 +71,16 @@ type Intake struct {
 	Raw          []byte // the store does not keep or change it after Intake has returned
 	Source       Source
 	Destinations []string // a queued delivery for each, in this order; none means the message was filtered; no duplicates
+	Once         Once     // what is known to come again, or zero
+}
+
+// Once makes an intake idempotent: while one with the same Key is remembered for the
+// channel, another stores nothing, and returns the ID of the first. What is
+// remembered is part of the transaction that stores the message, so it holds
+// across crashes.
+type Once struct {
+	Key []byte        // 1 to 64 bytes; empty: the message is stored whatever came before
+	For time.Duration // how long the key is remembered; must be positive with a Key
 }
 
 // A Delivery is one message's place in the queue of one destination.
@@ -114,6 +124,8 @@ type DestinationStats struct {
 // the method waits for the outcome, so that its result is the truth. An error
 // that is ctx's means that nothing was changed.
 type Store interface {
+	Browser
+
 	// Intake makes the message and one queued delivery for each destination
 	// durable in one transaction, and returns after that. After any error the
 	// caller must answer AE (or nothing), never AA: the message is not there.
@@ -164,6 +176,10 @@ type Store interface {
 	// in.) What is not a dead letter is [ErrNotFound].
 	Requeue(ctx context.Context, seq int64) (newSeq int64, err error)
 
+	// RequeueAll does what Requeue does with the oldest limit dead letters of one
+	// queue, in their order and in one transaction, and returns how many they were.
+	RequeueAll(ctx context.Context, channel, destination string, limit int) (n int, err error)
+
 	// Stats counts one channel's messages. A channel that never took anything in
 	// has zero Stats.
 	Stats(ctx context.Context, channel string) (Stats, error)
@@ -191,11 +207,12 @@ var (
 	ErrClosed = errors.New("store: closed")
 
 	// ErrInvalid is returned for what no store can keep: no channel, a
-	// destination named twice or not at all, a payload over the store's limit.
+	// destination named twice or not at all, a payload or a key over the store's
+	// limit.
 	ErrInvalid = errors.New("store: invalid")
 
-	// ErrNotFound is returned for a delivery that does not exist.
-	ErrNotFound = errors.New("store: no such delivery")
+	// ErrNotFound is returned for a delivery or a message that does not exist.
+	ErrNotFound = errors.New("store: not found")
 
 	// ErrLocked is returned at opening when another process has the store open.
 	ErrLocked = errors.New("store: in use by another process")

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,9 @@ import (
 
 // maxRaw bounds a payload; the connectors' own limits lie far below.
 const maxRaw = 128 << 20
+
+// maxKey bounds the key of a [store.Once].
+const maxKey = 64
 
 // Intake implements [store.Store].
 func (s *Store) Intake(ctx context.Context, in store.Intake) (int64, error) {
@@ -102,6 +106,19 @@ func (s *Store) Requeue(ctx context.Context, seq int64) (int64, error) {
 	return newSeq, nil
 }
 
+// RequeueAll implements [store.Store].
+func (s *Store) RequeueAll(ctx context.Context, channel, destination string, limit int) (int, error) {
+	n := 0
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		n, err = g.requeueAll(ctx, queueName{channel, destination}, limit)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
 // A message is an intake that was found valid, in the form it is kept in.
 type message struct {
 	store.Intake
@@ -116,6 +133,9 @@ func newMessage(in store.Intake) (message, error) {
 		return m, fmt.Errorf("%w: no channel", store.ErrInvalid)
 	case len(in.Raw) > maxRaw:
 		return m, fmt.Errorf("%w: %d bytes are more than %d", store.ErrInvalid, len(in.Raw), maxRaw)
+	}
+	if len(in.Once.Key) > maxKey || len(in.Once.Key) > 0 && in.Once.For <= 0 {
+		return m, fmt.Errorf("%w: a key of %d bytes, remembered for %v", store.ErrInvalid, len(in.Once.Key), in.Once.For)
 	}
 	for i, d := range in.Destinations {
 		if d == "" || slices.Contains(in.Destinations[:i], d) {
@@ -137,9 +157,14 @@ func (g *group) intake(ctx context.Context, m message) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if len(m.Once.Key) > 0 {
+		if id, err := g.first(ctx, channel, m.Once); err != nil || id != 0 {
+			return id, err
+		}
+	}
 	g.lastMessage++
 	id := g.lastMessage
-	g.messages = append(g.messages, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw)
+	g.messages = append(g.messages, id, channel, g.now, []byte(m.ControlID), m.source, m.Raw, g.lastSeq+1, len(m.Destinations))
 	count := g.countsOf(channel)
 	count.received++
 	if len(m.Destinations) == 0 {
@@ -155,6 +180,21 @@ func (g *group) intake(ctx context.Context, m message) (int64, error) {
 		g.countsOf(queue).received++
 	}
 	return id, nil
+}
+
+// first returns the message that was taken in under a key, if that is remembered.
+// Otherwise it remembers that the next message is, and forgets two whose time is
+// over: the table does not grow with what is past.
+func (g *group) first(ctx context.Context, channel int64, once store.Once) (id int64, err error) {
+	err = g.db.onceKnown.QueryRowContext(ctx, channel, once.Key, g.now).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	if _, err := g.db.forget.ExecContext(ctx, g.now); err != nil {
+		return 0, err
+	}
+	_, err = g.db.remember.ExecContext(ctx, channel, once.Key, g.lastMessage+1, g.now+int64(once.For))
+	return 0, err
 }
 
 // An outcome is how a delivery leaves its queue.
@@ -231,6 +271,45 @@ func (g *group) requeue(ctx context.Context, seq int64) (int64, error) {
 		return 0, err
 	}
 	g.lastSeq++
+	if _, err := g.db.insertMoved.ExecContext(ctx, queue, g.lastSeq); err != nil {
+		return 0, err
+	}
 	g.countsOf(queue).dead--
 	return g.lastSeq, nil
+}
+
+// requeueAll gives the oldest dead letters of a queue new places at its end.
+func (g *group) requeueAll(ctx context.Context, name queueName, limit int) (int, error) {
+	queue, ok := g.find(name)
+	if !ok {
+		return 0, nil
+	}
+	dead, err := numbers(ctx, g.db.dead, queue, limit)
+	if err != nil {
+		return 0, err
+	}
+	for _, seq := range dead {
+		if _, err := g.requeue(ctx, seq); err != nil {
+			return 0, err
+		}
+	}
+	return len(dead), nil
+}
+
+// numbers returns what a query of one column has found.
+func numbers(ctx context.Context, query *sql.Stmt, args ...any) ([]int64, error) {
+	rows, err := query.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []int64
+	for rows.Next() {
+		var n int64
+		if err := rows.Scan(&n); err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, rows.Err()
 }

@@ -18,6 +18,10 @@ const (
 	// quick, and more connections only hold more page cache.
 	readers = 4
 
+	// browsers is how many queries of people can run beside those: however long
+	// they take, no queue waits for them.
+	browsers = 2
+
 	// busyTimeout bounds how long a statement waits for a program outside the
 	// engine (the sqlite3 shell, a backup) that has locked the database.
 	busyTimeout = 5 * time.Second
@@ -32,12 +36,13 @@ const (
 )
 
 // A database is the open file: the writer's connection with its statements, and
-// the readers'. Its methods may be used by one goroutine, but for readers, which
-// is safe for concurrent use.
+// the readers'. Its methods may be used by one goroutine, but for readers and
+// browsers, which are safe for concurrent use.
 type database struct {
-	owner   *sql.DB   // the pool of the writer's one connection
-	conn    *sql.Conn // the writer's
-	readers *sql.DB
+	owner    *sql.DB   // the pool of the writer's one connection
+	conn     *sql.Conn // the writer's
+	readers  *sql.DB
+	browsers *sql.DB
 
 	statements
 }
@@ -72,11 +77,13 @@ func openDatabase(ctx context.Context, path string, synchronous int64, log *slog
 	if err := db.check(ctx, log); err != nil {
 		return nil, err
 	}
-	if db.readers, err = sql.Open("sqlite", dsn(abs, append(common, "query_only(1)"))); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+	for pool, size := range map[**sql.DB]int{&db.readers: readers, &db.browsers: browsers} {
+		if *pool, err = sql.Open("sqlite", dsn(abs, append(common, "query_only(1)"))); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+		(*pool).SetMaxOpenConns(size)
+		(*pool).SetMaxIdleConns(size)
 	}
-	db.readers.SetMaxOpenConns(readers)
-	db.readers.SetMaxIdleConns(readers)
 	if err := db.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("store: prepare: %w", classify(err))
 	}
@@ -221,8 +228,10 @@ func (db *database) close() error {
 	for _, statement := range db.all { // an open one keeps its connection's files open
 		errs = append(errs, statement.Close())
 	}
-	if db.readers != nil {
-		errs = append(errs, db.readers.Close())
+	for _, pool := range []*sql.DB{db.readers, db.browsers} {
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
 	}
 	if db.conn != nil {
 		errs = append(errs, db.conn.Close())

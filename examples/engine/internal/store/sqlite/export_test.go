@@ -3,6 +3,10 @@ package sqlite
 import (
 	"context"
 	"slices"
+	"strings"
+	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/store"
 )
 
 // The levels of PRAGMA synchronous, for the positive controls of the fault tests.
@@ -26,7 +30,22 @@ func AddMigration(script string) (undo func()) {
 	return func() { migrations = before }
 }
 
-// Queries are what readers run, by name.
+// Queries are what is read while the engine works, by name.
 func Queries() map[string]string {
-	return map[string]string{"pending": pendingQuery, "dead letters": deadLettersQuery, "stats": statsQuery}
+	queries := map[string]string{
+		"pending": pendingQuery, "dead letters": deadLettersQuery, "stats": statsQuery, "message": messageQuery,
+		"requeue all": deadQuery, "once": onceKnownQuery,
+		"outcomes": strings.TrimSuffix(outcomesQuery, "ORDER BY 1"), // of which there are a few
+	}
+	for name, f := range map[string]store.Filter{
+		"all": {}, "time": {From: time.Unix(1, 0), To: time.Unix(2, 0)}, "control id": {ControlID: "x"},
+		"sent": {State: store.Sent}, "sent to": {State: store.Sent, Destination: "d"},
+	} {
+		queries["find "+name], _ = findQuery("c", f)
+	}
+	return queries
 }
+
+// DowngradeTo1 makes a closed database one of version 1.
+const DowngradeTo1 = `DROP INDEX message_listed; DROP TABLE moved; DROP TABLE once;
+	ALTER TABLE message DROP COLUMN first_seq; ALTER TABLE message DROP COLUMN deliveries; PRAGMA user_version = 1`

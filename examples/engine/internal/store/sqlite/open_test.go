@@ -120,6 +120,42 @@ func TestAMigrationHappensWhollyOrNotAtAll(t *testing.T) {
 	assert.True(t, string(before) == string(after), "and changes nothing")
 }
 
+func TestADatabaseOfVersion1IsTakenOver(t *testing.T) {
+	dir := t.TempDir()
+	st := reopened(t, dir)
+	for _, id := range []string{"1", "2", "3"} {
+		require.NoError(t, intake(st, id))
+	}
+	list := queue(t, st, drained)
+	require.NoError(t, st.Delivered(t.Context(), &list[0]))
+	require.NoError(t, st.DeadLetter(t.Context(), &list[1], false, "AR"))
+	_, err := st.Requeue(t.Context(), list[1].Seq)
+	require.NoError(t, err)
+	_, err = st.Intake(t.Context(), store.Intake{Channel: "c", ControlID: "filtered"})
+	require.NoError(t, err)
+	before, err := st.Find(t.Context(), "c", store.Filter{}, 0, 10)
+	require.NoError(t, err)
+	require.Len(t, before, 4)
+	stats, err := st.Stats(t.Context(), "c")
+	require.NoError(t, err)
+	require.NoError(t, st.Close())
+	_, err = beside(t, dir).ExecContext(t.Context(), sqlite.DowngradeTo1)
+	require.NoError(t, err)
+
+	st = reopened(t, dir)
+	after, err := st.Find(t.Context(), "c", store.Filter{}, 0, 10)
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	now, err := st.Stats(t.Context(), "c")
+	require.NoError(t, err)
+	assert.Equal(t, stats, now)
+	filtered, err := st.Find(t.Context(), "c", store.Filter{State: store.Filtered}, 0, 10)
+	require.NoError(t, err)
+	assert.Len(t, filtered, 1)
+	require.NoError(t, intake(st, "4"))
+	require.NoError(t, st.Close())
+}
+
 func TestADatabaseThatIsNotOursIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	_, err := beside(t, dir).ExecContext(t.Context(), "CREATE TABLE theirs (x)")
@@ -200,7 +236,7 @@ func TestNoQueryReadsAWholeTable(t *testing.T) {
 	require.NoError(t, reopened(t, dir).Close())
 	db := beside(t, dir)
 	for name, query := range sqlite.Queries() {
-		args := make([]any, strings.Count(query, "?"))
+		args := make([]any, parameters(query))
 		rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
 		require.NoError(t, err)
 		for rows.Next() {
@@ -213,6 +249,14 @@ func TestNoQueryReadsAWholeTable(t *testing.T) {
 		require.NoError(t, rows.Err())
 		require.NoError(t, rows.Close())
 	}
+}
+
+// parameters counts those of a query, which are all numbered or all not.
+func parameters(query string) int {
+	if strings.Contains(query, "?4") {
+		return 4
+	}
+	return strings.Count(query, "?")
 }
 
 func TestOpeningCanBeCancelled(t *testing.T) {

@@ -74,6 +74,36 @@ CREATE INDEX done_dead ON done (queue) WHERE state = 2;
 CREATE TABLE shutdown (orderly INTEGER NOT NULL) STRICT;
 INSERT INTO shutdown VALUES (1);
 `,
+	`
+-- Of a message, the numbers of its deliveries: they are consecutive, so that no
+-- index by message is needed in the tables that every delivery passes through.
+-- NULL in what version 1 has stored.
+ALTER TABLE message ADD COLUMN first_seq INTEGER;
+ALTER TABLE message ADD COLUMN deliveries INTEGER;
+
+-- Deliveries with other numbers than those: requeued, or of version 1.
+CREATE TABLE moved (
+	message INTEGER NOT NULL,
+	seq     INTEGER NOT NULL,
+	PRIMARY KEY (message, seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO moved SELECT message, seq FROM done UNION ALL SELECT message, seq FROM queued;
+
+-- What people look for. Ascending within a channel, so that it grows at its ends,
+-- and with all that is searched, so that a search reads no payloads.
+CREATE INDEX message_listed ON message (channel, id, received, control_id, first_seq, deliveries);
+
+-- What is not to be taken in a second time.
+CREATE TABLE once (
+	id      INTEGER PRIMARY KEY,
+	channel INTEGER NOT NULL REFERENCES queue,
+	key     BLOB NOT NULL,
+	message INTEGER NOT NULL,
+	until   INTEGER NOT NULL, -- Unix nanoseconds
+	UNIQUE (channel, key)
+) STRICT;
+CREATE INDEX once_until ON once (until);
+`,
 }
 
 // migrate brings the database to this program's version.

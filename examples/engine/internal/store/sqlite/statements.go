@@ -13,7 +13,7 @@ const (
 	// it fills.
 	rowSizes = 6
 
-	messageColumns, queuedColumns = 6, 3
+	messageColumns, queuedColumns = 8, 3
 
 	// The queries that readers run, however long queues and history are: each
 	// goes straight to its rows.
@@ -30,6 +30,10 @@ const (
 			SELECT m.received FROM message m WHERE m.id = (
 				SELECT d.message FROM queued d WHERE d.queue = q.id ORDER BY d.seq LIMIT 1)), 0)
 		FROM queue q WHERE channel = ? ORDER BY destination`
+
+	// Queries of the writer, no slower.
+	deadQuery      = "SELECT seq FROM done WHERE queue = ? AND state = 2 ORDER BY seq LIMIT ?"
+	onceKnownQuery = "SELECT message FROM once WHERE channel = ? AND key = ? AND until > ?"
 )
 
 // statements are all that is run more than once, ready to run.
@@ -40,9 +44,14 @@ type statements struct {
 	insertMessages, insertQueued            inserts
 	count, failed, insertDone, deleteQueued *sql.Stmt
 	insertRequeued, deleteDone, doneQueue   *sql.Stmt
+	insertMoved, dead                       *sql.Stmt
+	onceKnown, remember, forget             *sql.Stmt
 
 	// On the readers'.
 	pending, deadLetters, stats *sql.Stmt
+
+	// On the browsers'.
+	outcomes *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -60,7 +69,7 @@ func rows(n, columns int) string {
 // prepare readies the statements.
 func (db *database) prepare(ctx context.Context) error {
 	const (
-		insertMessage = "INSERT INTO message (id, channel, received, control_id, source, raw) VALUES "
+		insertMessage = "INSERT INTO message (id, channel, received, control_id, source, raw, first_seq, deliveries) VALUES "
 		insertQueued  = "INSERT INTO queued (queue, seq, message) VALUES "
 	)
 	writing := []prepared{
@@ -82,6 +91,11 @@ func (db *database) prepare(ctx context.Context) error {
 			SELECT queue, ?, message, maybe_sent, last_error FROM done WHERE seq = ? AND state = 2`},
 		{&db.deleteDone, "DELETE FROM done WHERE seq = ?"},
 		{&db.doneQueue, "SELECT queue FROM done WHERE seq = ?"},
+		{&db.insertMoved, "INSERT INTO moved (message, seq) SELECT message, seq FROM queued WHERE queue = ? AND seq = ?"},
+		{&db.dead, deadQuery},
+		{&db.onceKnown, onceKnownQuery},
+		{&db.remember, "INSERT OR REPLACE INTO once (channel, key, message, until) VALUES (?, ?, ?, ?)"},
+		{&db.forget, "DELETE FROM once WHERE id IN (SELECT id FROM once WHERE until <= ? ORDER BY until LIMIT 2)"},
 	}
 	for i := range rowSizes {
 		writing = append(writing,
@@ -93,7 +107,9 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.deadLetters, deadLettersQuery},
 		{&db.stats, statsQuery},
 	}
-	return errors.Join(db.prepareAll(ctx, db.conn, writing), db.prepareAll(ctx, db.readers, reading))
+	browsing := []prepared{{&db.outcomes, outcomesQuery}}
+	return errors.Join(db.prepareAll(ctx, db.conn, writing), db.prepareAll(ctx, db.readers, reading),
+		db.prepareAll(ctx, db.browsers, browsing))
 }
 
 // A prepared is where the statement of a query belongs.

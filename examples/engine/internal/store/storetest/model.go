@@ -226,6 +226,7 @@ func (f *fixture) compare(m *modelStore) {
 		require.Equal(f.t, append([]modelDelivery(nil), q.dead...), modelled(f.deadLetters(key[0], key[1])), "%v", key)
 	}
 	for channel, received := range m.received {
+		f.agree(channel)
 		stats := f.stats(channel)
 		require.Equal(f.t, received, stats.Received)
 		require.Equal(f.t, m.filtered[channel], stats.Filtered)
@@ -240,4 +241,21 @@ func (f *fixture) compare(m *modelStore) {
 		}
 		require.Equal(f.t, []int64{sent, queued, dead}, []int64{stats.Sent, stats.Queued, stats.Error})
 	}
+}
+
+// agree holds what is shown of messages against what the counters say.
+func (f *fixture) agree(channel string) {
+	f.t.Helper()
+	shown := make(map[store.State]int64)
+	for _, m := range f.find(channel, store.Filter{}) {
+		if len(m.Deliveries) == 0 {
+			shown[store.Filtered]++
+		}
+		for _, o := range m.Deliveries {
+			shown[o.State]++
+		}
+	}
+	stats := f.stats(channel)
+	require.Equal(f.t, []int64{stats.Filtered, stats.Sent, stats.Queued, stats.Error},
+		[]int64{shown[store.Filtered], shown[store.Sent], shown[store.Queued], shown[store.Dead]})
 }

@@ -36,6 +36,12 @@ func Run(t *testing.T, place func(t *testing.T) (open func() (store.Store, error
 		"after Close everything is refused":                closed,
 		"closing under load loses nothing":                 closeUnderLoad,
 		"random operations agree with a model":             model,
+		"messages are found by what people know of them":   findMessages,
+		"one message is shown with what became of it":      oneMessage,
+		"a requeued delivery is still its message's":       movedOutcomes,
+		"dead letters go back all at once, in order":       requeueAll,
+		"what comes again is taken in once":                once,
+		"queues that are not empty are listed":             waitingQueues,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{t: t, open: place(t)}
@@ -413,8 +419,13 @@ func closed(t *testing.T, f *fixture) {
 	_, pending := f.Pending(ctx, "c", "d", 0, 1)
 	_, dead := f.DeadLetters(ctx, "c", "d", 0, 1)
 	_, stats := f.Stats(ctx, "c")
+	_, all := f.RequeueAll(ctx, "c", "d", 1)
+	_, find := f.Find(ctx, "c", store.Filter{}, 0, 1)
+	_, count := f.Count(ctx, "c", store.Filter{})
+	_, message := f.Message(ctx, "c", 1)
+	_, waiting := f.Waiting(ctx)
 	for i, err := range []error{
-		intake, forward, requeue, pending, dead, stats, f.Healthy(),
+		intake, forward, requeue, pending, dead, stats, all, find, count, message, waiting, f.Healthy(),
 		f.Delivered(ctx, &d), f.Failed(ctx, &d, time.Now(), false, ""), f.DeadLetter(ctx, &d, false, ""),
 	} {
 		assert.True(t, errors.Is(err, store.ErrClosed), "%d: %v", i, err)
