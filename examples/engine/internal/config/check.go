@@ -119,6 +119,7 @@ func (d *decoder) check(cfg *Config) {
 		if ch.Name != "" {
 			d.distinct(names, join(key, "name"), ch.Name)
 		}
+		d.initialState(key, ch)
 		listeners = d.source(key, &ch.Source, listeners, directories)
 		d.objects(cfg, i, directories)
 		d.destinations(key, ch, directories)
@@ -150,10 +151,25 @@ func (d *decoder) clean(key string) bool {
 
 func (d *decoder) distinct(seen map[string]string, key, value string) {
 	if first, dup := seen[value]; dup {
-		d.at(key, "is the same as %s in line %d: each needs its own", first, d.line(first))
+		d.at(key, "is the same as %s: each needs its own", d.place(first))
 		return
 	}
 	seen[value] = key
+}
+
+// otherChannel begins what stands in the place of a key for what another file has.
+const otherChannel = "that of channel "
+
+// place tells where a key is.
+func (d *decoder) place(key string) string {
+	if strings.HasPrefix(key, otherChannel) {
+		return key
+	}
+	return fmt.Sprintf("%s in line %d", key, d.line(key))
+}
+
+func (d *decoder) initialState(channel string, ch *Channel) {
+	d.oneOf(join(channel, "initialState"), ch.InitialState, "STARTED", "PAUSED", "STOPPED")
 }
 
 func validID(id string) bool {

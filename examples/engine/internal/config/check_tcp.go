@@ -60,7 +60,7 @@ func (d *decoder) source(channel string, s *Source, others []listener, directori
 // claim adds a listener to the others, unless one of those is in its way.
 func (d *decoder) claim(others []listener, this listener) []listener {
 	if i := slices.IndexFunc(others, this.meets); i >= 0 {
-		d.at(this.key, "is taken by %s in line %d: each source needs its own", others[i].key, d.line(others[i].key))
+		d.at(this.key, "is taken by %s: each source needs its own", d.place(others[i].key))
 	}
 	return append(others, this)
 }

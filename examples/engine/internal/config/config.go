@@ -64,9 +64,16 @@ type Channel struct {
 	// and ".", 64 at most. It must stay the same for as long as messages wait.
 	ID string `yaml:"id"`
 	// Name is for people. Default: the ID.
-	Name         string        `yaml:"name"`
+	Name string `yaml:"name"`
+	// InitialState is in which state the channel begins when the engine starts, and
+	// when it is deployed: STARTED, which is the default, PAUSED (nothing is taken
+	// in, what is queued is delivered) or STOPPED.
+	InitialState string        `yaml:"initialState"`
 	Source       Source        `yaml:"source"`
 	Destinations []Destination `yaml:"destinations"`
+
+	// Stored tells that the channel was made over the API and has a file of its own.
+	Stored bool
 }
 
 // Source is where a channel's messages come from. Of TCP and DICOM, the one that

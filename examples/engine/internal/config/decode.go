@@ -23,6 +23,8 @@ type decoder struct {
 	lookup func(string) (string, bool)
 	lines  map[string]int // key path -> line
 	found  LineErrors
+	// referred has secrets refused that are not in the environment or a file.
+	referred bool
 }
 
 // nodeDecoder is a type that reads its own mapping because what is allowed in
@@ -205,6 +207,10 @@ func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
 	if isText {
 		if slices.Contains(secretKeys, lastName(key)) {
 			text, fromFile = strings.CutPrefix(text, "file:")
+			if d.referred && !fromFile && !isReference(text) {
+				d.report(node.Line, key, "must not stand here itself: write ${NAME} or file:PATH, which the engine reads")
+				return
+			}
 		}
 		var err error
 		if text, err = expand(text, d.lookup); err != nil {
@@ -257,6 +263,13 @@ func (d *decoder) scalar(node *yaml.Node, key string, into reflect.Value) {
 	default:
 		d.report(node.Line, key, "has the wrong type: %s", say)
 	}
+}
+
+// isReference tells whether text is nothing but one variable of the environment.
+func isReference(text string) bool {
+	name, ok := strings.CutPrefix(text, "${")
+	name, closed := strings.CutSuffix(name, "}")
+	return ok && closed && isVariable(name)
 }
 
 // millisecondKeys are the durations that Mirth has too, in milliseconds: a number

@@ -134,13 +134,22 @@ type TCPSource struct {
 	Quarantine *Quarantine `yaml:"quarantine"`
 }
 
-// Replay is a memory of what was answered. It does not outlast the process.
+// Replay is a memory of what was answered. The answers do not outlast the process;
+// that a message was taken in does.
 type Replay struct {
 	MaxAge     time.Duration `yaml:"maxAge"`     // 0: 24 h
 	MaxEntries int           `yaml:"maxEntries"` // 0: 100,000
 	// DuplicateControlID is what becomes of another message with the MSH-10 of one
 	// that was accepted: reject (AR), which is the default, error (AE) or deliver.
 	DuplicateControlID string `yaml:"duplicateControlId"`
+}
+
+// Age is how long a message is remembered.
+func (r *Replay) Age() time.Duration {
+	if r.MaxAge == 0 {
+		return 24 * time.Hour // as package mllp has it
+	}
+	return r.MaxAge
 }
 
 // Quarantine is a directory with a file about each bad frame.

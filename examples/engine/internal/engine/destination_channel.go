@@ -24,17 +24,14 @@ func newChannelDestination(e *Engine, cfg *config.ChannelDestination, w *worker)
 func (*channelDestination) send(context.Context, *store.Delivery) error { return nil }
 
 func (c *channelDestination) complete(ctx context.Context, d *store.Delivery) error {
-	// The engine is complete by the time that a worker runs.
-	target, err := c.engine.channel(c.target)
-	if err != nil {
+	return c.engine.holding(c.target, func(target *channel) error {
+		_, err := c.engine.store.Forward(ctx, d, store.Intake{
+			Channel: c.target, ControlID: d.Message.ControlID, Raw: d.Message.Raw,
+			Source: d.Message.Source.With("sourceChannelId", c.channel), Destinations: target.destinations,
+		})
+		target.wake()
 		return err
-	}
-	_, err = c.engine.store.Forward(ctx, d, store.Intake{
-		Channel: c.target, ControlID: d.Message.ControlID, Raw: d.Message.Raw,
-		Source: d.Message.Source.With("sourceChannelId", c.channel), Destinations: target.destinations,
 	})
-	target.wake()
-	return err
 }
 
 func (*channelDestination) close() {}

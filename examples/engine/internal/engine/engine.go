@@ -19,13 +19,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
-	"github.com/carewire/carewire/mllp"
 )
 
 // ErrUnknownChannel is returned for an id that no channel has.
@@ -39,46 +39,56 @@ type Options struct {
 	TLSReloadInterval time.Duration
 }
 
-// Engine runs the channels of one configuration. Make it with New. Its methods
-// may be called concurrently.
+// Engine runs channels: those of a configuration, and those that Add brings. Make
+// it with New. Its methods may be called concurrently.
 type Engine struct {
 	// static after construction
 	store       store.Store
 	log         *slog.Logger
+	opts        Options
 	dataDir     string
 	commitments *dicomtls.Commitments // of all sources and destinations of type dicom
-	channels    []*channel            // in the order of the configuration
 
-	closing atomic.Bool // set by StopSources: no channel starts any more
+	set      atomic.Pointer[set] // the channels that there are now
+	changing sync.Mutex          // held while set is exchanged: one change at a time
+	closing  atomic.Bool         // set by StopSources: no channel starts any more
 }
 
 // New returns an engine in which nothing runs yet. The configuration must come
 // from package config and not be changed afterwards.
 func New(cfg *config.Config, st store.Store, opts Options) *Engine {
-	e := &Engine{store: st, log: opts.Logger, dataDir: cfg.DataDir}
+	e := &Engine{store: st, log: opts.Logger, opts: opts, dataDir: cfg.DataDir}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	e.commitments = newCommitments(e.log)
+	channels := make([]*channel, len(cfg.Channels))
 	for i := range cfg.Channels {
-		e.channels = append(e.channels, e.newChannel(&cfg.Channels[i], opts))
+		channels[i] = e.newChannel(&cfg.Channels[i])
+		channels[i].state = Stopped // and not Undeployed: StartSources starts it
 	}
+	first, _ := newSet(channels) // package config has checked it
+	e.set.Store(first)
 	return e
 }
 
 // StartDestinations begins to deliver what the store holds, which after a crash
-// is what the crash left.
+// is what the crash left. Channels that are to begin stopped begin nothing.
 func (e *Engine) StartDestinations() {
-	for _, ch := range e.channels {
-		ch.startWorkers()
+	for _, ch := range e.set.Load().channels {
+		if ch.initial() != Stopped {
+			ch.startWorkers()
+		}
 	}
 }
 
-// StartSources opens the ports of all channels. On an error, which names the
-// channel, those that it had opened are closed again.
+// StartSources brings all channels into their initial state, which opens the
+// ports of most. On an error, which names the channel, those that it had opened are
+// closed again.
 func (e *Engine) StartSources(ctx context.Context) error {
-	for _, ch := range e.channels {
-		if err := ch.start(ctx); err != nil {
+	e.warnOfStranded(ctx)
+	for _, ch := range e.set.Load().channels {
+		if err := ch.start(ctx, ch.initial()); err != nil {
 			return errors.Join(fmt.Errorf("channel %s: %w", ch.cfg.ID, err), e.StopSources(ctx))
 		}
 	}
@@ -102,63 +112,24 @@ func (e *Engine) StopDestinations(ctx context.Context) {
 // onAll calls f for all channels at once, so that they share a deadline rather
 // than use it up one after the other.
 func (e *Engine) onAll(f func(*channel) error) error {
-	results := make(chan error, len(e.channels))
-	for _, ch := range e.channels {
+	channels := e.set.Load().channels
+	results := make(chan error, len(channels))
+	for _, ch := range channels {
 		go func() { results <- f(ch) }()
 	}
 	var err error
-	for range e.channels {
+	for range channels {
 		err = errors.Join(err, <-results)
 	}
 	return err
-}
-
-// StartChannel starts a stopped channel: its destinations, then its port.
-func (e *Engine) StartChannel(ctx context.Context, id string) error {
-	ch, err := e.channel(id)
-	if err != nil {
-		return err
-	}
-	return ch.start(ctx)
-}
-
-// StopChannel stops a channel: its port is closed, then its destinations stop.
-// What is queued stays so. The channel runs again after StartChannel or after a
-// restart of the engine.
-func (e *Engine) StopChannel(ctx context.Context, id string) error {
-	ch, err := e.channel(id)
-	if err != nil {
-		return err
-	}
-	return ch.stop(ctx)
 }
 
 // Healthy returns nil while the engine can take messages in.
 func (e *Engine) Healthy() error { return e.store.Healthy() }
 
 func (e *Engine) channel(id string) (*channel, error) {
-	for _, ch := range e.channels {
-		if ch.cfg.ID == id {
-			return ch, nil
-		}
+	if ch, ok := e.set.Load().byID[id]; ok {
+		return ch, nil
 	}
 	return nil, fmt.Errorf("%w: %s", ErrUnknownChannel, id)
-}
-
-// routes returns the ways of framing in which a message that comes into the channel
-// cfg leaves somewhere. Package config has seen to it that there are no
-// rings.
-func (e *Engine) routes(cfg *config.Channel) []mllp.Framing {
-	var found []mllp.Framing
-	for _, d := range cfg.Destinations {
-		switch {
-		case d.TCP != nil:
-			found = append(found, d.TCP.MLLP())
-		case d.Channel != nil:
-			if target, err := e.channel(d.Channel.ChannelID); err == nil {
-				found = append(found, e.routes(target.cfg)...)
-			}
-		}
-	}
-	return found
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/carewire/carewire/examples/engine/internal/store"
@@ -25,10 +26,24 @@ type source interface {
 // intake makes a message durable with a queued delivery for each destination.
 // Only after its nil may the message be acknowledged. [store.ErrInvalid] means that
 // it is never going to be stored.
-func (ch *channel) intake(ctx context.Context, controlID string, raw []byte, notes store.Source) error {
-	_, err := ch.engine.store.Intake(ctx, store.Intake{
-		Channel: ch.cfg.ID, ControlID: controlID, Raw: raw, Source: notes, Destinations: ch.destinations,
-	})
+func (ch *channel) intake(ctx context.Context, in store.Intake) error {
+	ch.exchange.RLock()
+	defer ch.exchange.RUnlock()
+	if ch.gone {
+		return fmt.Errorf("%w: %s", ErrUnknownChannel, ch.cfg.ID)
+	}
+	_, err := ch.take(ctx, in)
+	return err
+}
+
+// take is intake for who holds exchange. Channel is set by it, and so are
+// Destinations, unless some are chosen.
+func (ch *channel) take(ctx context.Context, in store.Intake) (int64, error) {
+	in.Channel = ch.cfg.ID
+	if in.Destinations == nil {
+		in.Destinations = ch.destinations
+	}
+	id, err := ch.engine.store.Intake(ctx, in)
 	// Also after an error, which can hide a commit: who looks in vain loses nothing.
 	ch.wake()
 	switch {
@@ -37,11 +52,11 @@ func (ch *channel) intake(ctx context.Context, controlID string, raw []byte, not
 			ch.log.InfoContext(ctx, "messages are stored and accepted again")
 		}
 	case errors.Is(err, store.ErrInvalid):
-		ch.log.ErrorContext(ctx, "message cannot be stored, refused", "bytes", len(raw), "err", err)
+		ch.log.ErrorContext(ctx, "message cannot be stored, refused", "bytes", len(in.Raw), "err", err)
 	case ch.refusing.CompareAndSwap(false, true):
 		ch.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
 	}
-	return err
+	return id, err
 }
 
 // channelSource is the source of a channel that gets its messages from other

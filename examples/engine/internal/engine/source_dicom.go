@@ -147,7 +147,7 @@ func (s *dicomSource) stored(ctx context.Context, o dicomtls.StoredObject) error
 	if err != nil {
 		return err
 	}
-	return s.channel.intake(ctx, o.Meta.SOPInstanceUID, content, s.notes(&o))
+	return s.channel.intake(ctx, store.Intake{ControlID: o.Meta.SOPInstanceUID, Raw: content, Source: s.notes(&o)})
 }
 
 // notes are what Mirth has in its source map, and the object.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,10 +34,9 @@ type tcpSource struct {
 	taken atomic.Bool // whether a message has been stored since the last connection that the source made
 
 	mu     sync.Mutex
-	server *mllp.Server   // nil: closed; guarded by mu
-	port   int            // the one that is open, or the configured one; guarded by mu
-	done   chan struct{}  // closed when server's Serve has returned; guarded by mu
-	routes []mllp.Framing // of the destinations, where messages must be looked at; guarded by mu
+	server *mllp.Server  // nil: closed; guarded by mu
+	port   int           // the one that is open, or the configured one; guarded by mu
+	done   chan struct{} // closed when server's Serve has returned; guarded by mu
 }
 
 func newTCPSource(ch *channel, opts Options) *tcpSource {
@@ -80,7 +80,7 @@ func (s *tcpSource) open(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	s.mu.Lock()
-	s.server, s.done, s.routes = server, done, s.channel.engine.routes(s.channel.cfg)
+	s.server, s.done = server, done
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		s.port = tcp.Port
 	}
@@ -169,7 +169,9 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	if !s.passable(r) {
 		return nil, &mllp.Nak{Code: mllp.AR, Text: "message holds framing characters and cannot be passed on"}
 	}
-	switch err := s.channel.intake(ctx, string(r.Header.ControlID), r.Message, sourceOf(ctx)); {
+	switch err := s.channel.intake(ctx, store.Intake{
+		ControlID: string(r.Header.ControlID), Raw: r.Message, Source: sourceOf(ctx), Once: s.once(r),
+	}); {
 	case err == nil:
 		s.taken.Store(true)
 		return nil, nil
@@ -180,6 +182,31 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	default:
 		return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
 	}
+}
+
+// once has a message that is repeated by the same sender, byte for byte, stored once,
+// also when the memory of answers ended with the process. Another message with the
+// same MSH-10 is another message.
+func (s *tcpSource) once(r *mllp.Request) store.Once {
+	if s.cfg.Replay == nil {
+		return store.Once{}
+	}
+	sender := remoteHost(r.RemoteAddr)
+	if t := r.TLS; t != nil && len(t.VerifiedChains) > 0 {
+		sender = "certificate " + t.PeerCertificates[0].Issuer.String() + "\x00" + t.PeerCertificates[0].Subject.String()
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "replay %d %s", len(sender), sender)
+	h.Write(r.Message)
+	return store.Once{Key: h.Sum(nil), For: s.cfg.Replay.Age()}
+}
+
+// remoteHost is who is there, whatever the port.
+func remoteHost(addr net.Addr) string {
+	if host, _, err := net.SplitHostPort(addr.String()); err == nil {
+		return host
+	}
+	return addr.String()
 }
 
 // sourceKey is under which a connection's context has its store.Source.
@@ -222,9 +249,7 @@ func (s *tcpSource) listener() Listener {
 
 // passable tells whether the destinations' frames can carry the message.
 func (s *tcpSource) passable(r *mllp.Request) bool {
-	s.mu.Lock()
-	routes := s.routes
-	s.mu.Unlock()
+	routes := s.channel.routes()
 	for i := range routes {
 		if isMLLP(&routes[i]) && isMLLP(&s.framing) {
 			if r.Flags&mllp.StrayControl != 0 {

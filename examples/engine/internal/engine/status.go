@@ -15,6 +15,9 @@ type Status struct {
 	Deployed   time.Time // when it was started last; zero: never
 	Listener   Listener
 	Statistics store.Stats
+	// Destinations are the states of the destinations, in the order of Config:
+	// Started or Stopped.
+	Destinations []State
 }
 
 // Listener is a channel's port or, where the engine makes the connection, that of
@@ -28,11 +31,12 @@ type Listener struct {
 	Listening      bool
 }
 
-// Channels returns the configuration of all channels, in its order. It is not
-// to be changed.
+// Channels returns the configuration of all channels, in the order in which they
+// came. It is not to be changed.
 func (e *Engine) Channels() []*config.Channel {
-	list := make([]*config.Channel, len(e.channels))
-	for i, ch := range e.channels {
+	channels := e.set.Load().channels
+	list := make([]*config.Channel, len(channels))
+	for i, ch := range channels {
 		list[i] = ch.cfg
 	}
 	return list
@@ -57,11 +61,16 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	listener := ch.source.listener()
+	status := Status{Config: ch.cfg, Statistics: stats, Listener: ch.source.listener()}
+	for _, w := range ch.workers {
+		state := Stopped
+		if w.works.Load() {
+			state = Started
+		}
+		status.Destinations = append(status.Destinations, state)
+	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	return Status{
-		Config: ch.cfg, State: ch.state, Deployed: ch.deployed, Statistics: stats,
-		Listener: listener,
-	}, nil
+	status.State, status.Deployed = ch.state, ch.deployed
+	return status, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
@@ -50,7 +51,8 @@ type worker struct {
 	log     *slog.Logger
 	wakeup  chan struct{} // of capacity 1; never closed
 
-	running run // guarded by the channel's lifecycle lock
+	running run         // guarded by the channel's lifecycle lock
+	works   atomic.Bool // whether it runs, for those who only look
 
 	// owned by the goroutine of loop
 	failing  time.Time // since when messages queue; zero: they do not
@@ -59,7 +61,8 @@ type worker struct {
 	refusals int       // how often the destination has had and not taken the head
 }
 
-func (e *Engine) newWorker(ch *channel, cfg *config.Destination, opts Options) *worker {
+func (e *Engine) newWorker(ch *channel, cfg *config.Destination) *worker {
+	opts := e.opts
 	w := &worker{
 		channel: ch.cfg.ID, name: cfg.Name, queue: cfg.Queue, store: e.store,
 		log: ch.log.With("destination", cfg.Name), wakeup: make(chan struct{}, 1),
@@ -96,6 +99,7 @@ func (w *worker) start() {
 	}
 	ctx, abort := context.WithCancel(context.Background())
 	w.running = run{finish: make(chan struct{}), abort: abort, done: make(chan struct{})}
+	w.works.Store(true)
 	go w.loop(ctx, w.running.finish, w.running.done)
 }
 
@@ -113,6 +117,7 @@ func (w *worker) stop(ctx context.Context) {
 	w.running.abort()
 	<-w.running.done
 	w.running = run{}
+	w.works.Store(false)
 }
 
 // signal wakes the worker if it waits for messages.
