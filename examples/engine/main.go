@@ -149,7 +149,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if f.sabotage != "" {
 		wrap = demo.Sabotaged
 	}
-	if err := serve(ctx, cfg, env, wrap, stdout, log, recent); err != nil {
+	if err := serve(ctx, cfg, env, lookup, wrap, stdout, log, recent); err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}

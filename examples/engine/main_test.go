@@ -431,7 +431,9 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	served := make(chan error, 1)
 	env := environment(t)
 	logged, recent := new(output), serverlog.New(env.LogLevel)
-	go func() { served <- serve(ctx, cfg, env, asIs, &said, newLogger(env, logged, recent.Handler()), recent) }()
+	go func() {
+		served <- serve(ctx, cfg, env, os.LookupEnv, asIs, &said, newLogger(env, logged, recent.Handler()), recent)
+	}()
 	eventually(t, "ready", func() bool { return strings.Contains(logged.String(), "engine ready") })
 	first, err := os.ReadFile(line[5])
 	require.NoError(t, err)

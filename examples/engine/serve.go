@@ -11,6 +11,7 @@ import (
 
 	"github.com/carewire/carewire/examples/engine/internal/api"
 	"github.com/carewire/carewire/examples/engine/internal/audit"
+	"github.com/carewire/carewire/examples/engine/internal/catalog"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/serverlog"
@@ -28,7 +29,7 @@ const drainTime = 20 * time.Second
 //
 // wrap stands between the engine and its store. What a person has to know to sign
 // in goes to tell, which is not the log; recent has what was last written to log.
-func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger, recent *serverlog.Log) (err error) {
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, lookup func(string) (string, bool), wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger, recent *serverlog.Log) (err error) {
 	// Everything that ends the engine ends ctx; drain ends a while after it.
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -62,6 +63,14 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	if err != nil {
 		return err
 	}
+	nodes, err := config.ReadCluster(lookup, id, log)
+	if err != nil {
+		return err
+	}
+	stored := catalog.Directory(cfg.DataDir)
+	if err := config.LoadStored(stored, cfg, lookup); err != nil {
+		return err
+	}
 	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
@@ -70,6 +79,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	server, err := api.New(eng, api.Options{
 		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
+		Catalog: catalog.New(stored, eng, lookup), Cluster: nodes,
 	})
 	if err != nil {
 		return err

@@ -42,9 +42,10 @@ type Engine interface {
 	Channels() []*config.Channel
 	State(id string) (engine.State, error)
 	Status(ctx context.Context, id string) (engine.Status, error)
-	StartChannel(ctx context.Context, id string) error
-	StopChannel(ctx context.Context, id string) error
 	Healthy() error
+
+	ChannelCommands
+	Messages
 }
 
 // Phase is how far the process is in its life.
@@ -64,6 +65,7 @@ type Server struct {
 	users         *users.Store
 	sessions      *sessions.Table
 	audit         AuditLog
+	catalog       Catalog
 	cluster       *cluster.Auth
 	serverID      string
 	log           *slog.Logger
@@ -91,7 +93,8 @@ type Options struct {
 	Logger   *slog.Logger // nil: nothing is logged
 	Users    *users.Store // nil: there are none
 	// Audit keeps what users do. nil: nothing that has to be in it can be done.
-	Audit AuditLog
+	Audit   AuditLog
+	Catalog Catalog // where channels are kept that the API makes; nil: it makes none
 	// Cluster lets other nodes in. nil: what is for them is not there.
 	Cluster *cluster.Auth
 	// TrustedProxies are the addresses whose X-Forwarded-For and X-Forwarded-Proto
@@ -119,7 +122,7 @@ const loginLimit = 10
 // an origin that is none.
 func New(e Engine, opts Options) (*Server, error) {
 	s := &Server{
-		engine: e, users: opts.Users, sessions: sessions.New(), audit: opts.Audit, cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
+		engine: e, users: opts.Users, sessions: sessions.New(), audit: opts.Audit, catalog: opts.Catalog, cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
 		proxies: opts.TrustedProxies, origins: opts.Origins, secureCookies: opts.SecureCookies,
 		crossOrigin: http.NewCrossOriginProtection(),
 		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),

@@ -23,6 +23,8 @@ import (
 
 // fake is an engine with one channel, "adt".
 type fake struct {
+	idle
+
 	state     engine.State
 	sick      error
 	statusErr error
@@ -218,7 +220,7 @@ func TestCommandsAnswer204UnlessAskedForErrors(t *testing.T) {
 func TestWhatIsNotThereIsA404InJSON(t *testing.T) {
 	f := &fake{state: engine.Started}
 	s := serve(t, f, api.Options{})
-	for _, r := range []string{"GET /", "GET /api/nope", "GET /api/channels/adt/_stop", "POST /health", "DELETE /api/channels/adt/_stop", "POST /api/channels/adt/_halt"} {
+	for _, r := range []string{"GET /", "GET /api/nope", "GET /api/channels/adt/_stop", "POST /health", "DELETE /api/channels/adt/_stop", "POST /api/channels/adt/_nope"} {
 		method, target, _ := strings.Cut(r, " ")
 		w := request(s, method, target)
 		assert.Equal(t, 404, w.Code, r)

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
@@ -12,12 +13,15 @@ import (
 )
 
 func (s *Server) channelRoutes() []route {
-	return []route{
-		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, summary: "The channels as configured"},
+	return slices.Concat([]route{
+		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, query: []string{"channelId"}, summary: "The channels as configured"},
+		{method: "GET", pattern: "/api/channels/idsAndNames", access: viewers, handler: s.idsAndNames, summary: "The channels' names, by id"},
+		{method: "GET", pattern: "/api/channels/statuses", access: viewers, handler: s.statuses, query: []string{"channelId", "filter", "includeUndeployed"}, summary: "What channels do and have done"},
+		{method: "GET", pattern: "/api/channels/statistics", access: viewers, handler: s.allStatistics, query: []string{"channelId"}, summary: "The counts of all channels"},
+		{method: "GET", pattern: "/api/channels/{channelId}", access: viewers, handler: s.oneChannel, summary: "A channel as configured"},
 		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, summary: "What a channel does and has done"},
-		{method: "POST", pattern: "/api/channels/{channelId}/_start", access: operators, audit: "channel.start", handler: s.command(s.engine.StartChannel), query: []string{"returnErrors"}, summary: "Start a channel; errors are told with returnErrors=true only"},
-		{method: "POST", pattern: "/api/channels/{channelId}/_stop", access: operators, audit: "channel.stop", handler: s.command(s.engine.StopChannel), query: []string{"returnErrors"}, summary: "Stop a channel; errors are told with returnErrors=true only"},
-	}
+		{method: "GET", pattern: "/api/channels/{channelId}/statistics", access: viewers, handler: s.oneStatistics, summary: "The counts of a channel"},
+	}, s.changeRoutes(), s.commandRoutes(), s.messageRoutes(), s.deadLetterRoutes(), s.dispatchRoutes())
 }
 
 // connector is a source or a destination in a channel's JSON.
@@ -43,12 +47,40 @@ type channel struct {
 	DestinationConnectors []connector `json:"destinationConnectors"`
 }
 
-func (s *Server) channels(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) channels(w http.ResponseWriter, r *http.Request) {
 	list := []channel{}
-	for _, cfg := range s.engine.Channels() {
+	for _, cfg := range s.chosen(r) {
 		list = append(list, describe(cfg))
 	}
 	answer(w, http.StatusOK, list)
+}
+
+// chosen returns the channels that the query names with channelId; all if it names
+// none.
+func (s *Server) chosen(r *http.Request) []*config.Channel {
+	all, ids := s.engine.Channels(), r.URL.Query()["channelId"]
+	if len(ids) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(all, func(cfg *config.Channel) bool { return !slices.Contains(ids, cfg.ID) })
+}
+
+func (s *Server) oneChannel(w http.ResponseWriter, r *http.Request) {
+	for _, cfg := range s.engine.Channels() {
+		if cfg.ID == r.PathValue("channelId") {
+			answer(w, http.StatusOK, describe(cfg))
+			return
+		}
+	}
+	answer(w, http.StatusNotFound, failure{Error: "Channel not found"})
+}
+
+func (s *Server) idsAndNames(w http.ResponseWriter, _ *http.Request) {
+	names := map[string]string{}
+	for _, cfg := range s.engine.Channels() {
+		names[cfg.ID] = cfg.Name
+	}
+	answer(w, http.StatusOK, names)
 }
 
 func describe(cfg *config.Channel) channel {
@@ -170,37 +202,125 @@ type channelStatus struct {
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	st, err := s.engine.Status(r.Context(), r.PathValue("channelId"))
+	if err != nil {
+		s.readFailed(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, statusOf(&st))
+}
+
+// readFailed answers that something cannot be read.
+func (s *Server) readFailed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, engine.ErrUnknownChannel):
 		answer(w, http.StatusNotFound, failure{Error: "Channel not found"})
-		return
-	case err != nil:
-		s.log.ErrorContext(r.Context(), "status cannot be read", "err", err)
-		answer(w, http.StatusServiceUnavailable, failure{Error: "Service Unavailable", Message: "The store does not answer"})
+	case errors.Is(err, store.ErrNotFound):
+		answer(w, http.StatusNotFound, failure{Error: "Message not found"})
+	case errors.Is(err, context.DeadlineExceeded):
+		unavailable(w, "The search takes too long: narrow it down")
+	default:
+		s.log.ErrorContext(r.Context(), "store cannot be read", "err", err)
+		unavailable(w, "The store does not answer")
+	}
+}
+
+func (s *Server) statuses(w http.ResponseWriter, r *http.Request) {
+	undeployed, filter := r.URL.Query().Get("includeUndeployed") == "true", strings.ToLower(r.URL.Query().Get("filter"))
+	list := []channelStatus{}
+	for _, cfg := range s.chosen(r) {
+		if !strings.Contains(strings.ToLower(cfg.Name), filter) {
+			continue
+		}
+		st, err := s.engine.Status(r.Context(), cfg.ID)
+		switch {
+		case errors.Is(err, engine.ErrUnknownChannel): // removed since
+		case err != nil:
+			s.readFailed(w, r, err)
+			return
+		case st.State != engine.Undeployed || undeployed:
+			list = append(list, statusOf(&st))
+		}
+	}
+	answer(w, http.StatusOK, list)
+}
+
+// channelStatistics are those of a channel on their own.
+type channelStatistics struct {
+	ServerID  string `json:"serverId"`
+	ChannelID string `json:"channelId"`
+	statistics
+}
+
+func (s *Server) allStatistics(w http.ResponseWriter, r *http.Request) {
+	list := []channelStatistics{}
+	for _, cfg := range s.chosen(r) {
+		st, err := s.engine.Status(r.Context(), cfg.ID)
+		switch {
+		case errors.Is(err, engine.ErrUnknownChannel): // removed since
+		case err != nil:
+			s.readFailed(w, r, err)
+			return
+		default:
+			list = append(list, channelStatistics{s.serverID, cfg.ID, countsOf(&st.Statistics)})
+		}
+	}
+	answer(w, http.StatusOK, list)
+}
+
+func (s *Server) oneStatistics(w http.ResponseWriter, r *http.Request) {
+	st, err := s.engine.Status(r.Context(), r.PathValue("channelId"))
+	if err != nil {
+		s.readFailed(w, r, err)
 		return
 	}
-	total := st.Statistics
+	answer(w, http.StatusOK, channelStatistics{s.serverID, st.Config.ID, countsOf(&st.Statistics)})
+}
+
+func countsOf(total *store.Stats) statistics {
+	return statistics{
+		Received: total.Received, Sent: total.Sent, Error: total.Error, Filtered: total.Filtered, Queued: total.Queued,
+	}
+}
+
+func statusOf(st *engine.Status) channelStatus {
+	source := st.State
+	if source == engine.Paused {
+		source = engine.Stopped
+	}
 	body := channelStatus{
-		ChannelID: st.Config.ID, Name: st.Config.Name, State: st.State,
-		Statistics: statistics{
-			Received: total.Received, Sent: total.Sent, Error: total.Error, Filtered: total.Filtered, Queued: total.Queued,
-		},
+		ChannelID: st.Config.ID, Name: st.Config.Name, State: st.State, Statistics: countsOf(&st.Statistics),
 		ListenerInfo: listenerInfo{
 			Port: st.Listener.Port, Host: st.Listener.Host, ConnectionCount: st.Listener.Connections,
 			MaxConnections: st.Listener.MaxConnections, TransportType: st.Listener.Transport, Listening: st.Listener.Listening,
 		},
 		ChildStatuses: []childStatus{{
-			ChannelID: st.Config.ID, Name: "Source", State: st.State, TransportName: sourceTransportName(&st.Config.Source), Enabled: true,
-			Statistics: statistics{Received: total.Received, Filtered: total.Filtered},
+			ChannelID: st.Config.ID, Name: "Source", State: source, TransportName: sourceTransportName(&st.Config.Source), Enabled: true,
+			Statistics: statistics{Received: st.Statistics.Received, Filtered: st.Statistics.Filtered},
 		}},
 	}
 	if !st.Deployed.IsZero() {
 		body.DeployedDate = isoTime(st.Deployed)
 	}
 	for i := range st.Config.Destinations {
-		body.ChildStatuses = append(body.ChildStatuses, destinationStatus(&st, i))
+		body.ChildStatuses = append(body.ChildStatuses, destinationStatus(st, i))
 	}
-	answer(w, http.StatusOK, body)
+	for _, counts := range leftovers(st.Config, &st.Statistics) {
+		body.ChildStatuses = append(body.ChildStatuses, childStatus{
+			ChannelID: st.Config.ID, Name: counts.Name, State: engine.Stopped, MetaDataID: len(body.ChildStatuses), QueueEnabled: true,
+			Queued:     counts.Queued,
+			Statistics: statistics{Received: counts.Received, Sent: counts.Sent, Error: counts.Error, Queued: counts.Queued},
+		})
+	}
+	return body
+}
+
+// leftovers are destinations that the channel has no more and that still have
+// messages: they are shown, after the others.
+func leftovers(cfg *config.Channel, stats *store.Stats) []store.DestinationStats {
+	return slices.DeleteFunc(slices.Clone(stats.Destinations), func(d store.DestinationStats) bool {
+		return d.Queued+d.Error == 0 ||
+			slices.ContainsFunc(cfg.Destinations, func(c config.Destination) bool { return c.Name == d.Name })
+	})
 }
 
 func destinationStatus(st *engine.Status, i int) childStatus {
@@ -211,8 +331,12 @@ func destinationStatus(st *engine.Status, i int) childStatus {
 			counts = c
 		}
 	}
+	state := st.State
+	if i < len(st.Destinations) {
+		state = st.Destinations[i]
+	}
 	child := childStatus{
-		ChannelID: st.Config.ID, Name: d.Name, State: st.State, MetaDataID: i + 1, TransportName: transportName(d),
+		ChannelID: st.Config.ID, Name: d.Name, State: state, MetaDataID: i + 1, TransportName: transportName(d),
 		QueueEnabled: true, Enabled: true, Queued: counts.Queued,
 		Statistics: statistics{Received: counts.Received, Sent: counts.Sent, Error: counts.Error, Queued: counts.Queued},
 	}
@@ -223,29 +347,4 @@ func destinationStatus(st *engine.Status, i int) childStatus {
 		child.OldestQueued = isoTime(counts.OldestQueued)
 	}
 	return child
-}
-
-// commandTimeout bounds _start and _stop: a stop drains for less than this.
-const commandTimeout = time.Minute
-
-func (s *Server) command(run func(context.Context, string) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		// A client that hangs up does not leave a channel half stopped.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
-		defer cancel()
-		id := r.PathValue("channelId")
-		err := run(ctx, id)
-		if err != nil {
-			failed(ctx)
-			s.log.WarnContext(ctx, "command failed", "command", r.Pattern, "err", err)
-		}
-		switch {
-		case err == nil || r.URL.Query().Get("returnErrors") != "true":
-			w.WriteHeader(http.StatusNoContent)
-		case errors.Is(err, engine.ErrUnknownChannel):
-			answer(w, http.StatusNotFound, failure{Error: "Channel not found: " + id})
-		default:
-			answer(w, http.StatusInternalServerError, failure{Error: err.Error()})
-		}
-	}
 }
