@@ -63,6 +63,8 @@ type commandLine struct {
 
 	Mesh meshCmds `cmd:"" help:"Send and receive over NHS MESH, verified and resumable."`
 
+	Engine engineCmds `cmd:"" help:"Ask and command an engine over its API."`
+
 	Mail struct {
 		Send mailSendCmd `cmd:"" help:"Send one mail and print what became of it for each recipient."`
 	} `cmd:"" help:"Send mail that leaves encrypted or not at all."`
