@@ -119,5 +119,14 @@ func assertStatsAddUp(t *testing.T, st store.Store) {
 	for _, d := range stats.Destinations {
 		assert.Equal(t, stats.Received, d.Received)
 		assert.Len(t, queue(t, st, d.Name), int(d.Queued))
+		// What each message says of itself agrees with the counters.
+		for state, want := range map[store.State]int64{store.Queued: d.Queued, store.Sent: d.Sent, store.Dead: d.Error} {
+			n, err := st.Count(context.Background(), "c", store.Filter{State: state, Destination: d.Name})
+			assert.NoError(t, err)
+			assert.Equal(t, want, n, "%s, %d", d.Name, state)
+		}
 	}
+	all, err := st.Count(context.Background(), "c", store.Filter{})
+	require.NoError(t, err)
+	assert.Equal(t, stats.Received, all)
 }
