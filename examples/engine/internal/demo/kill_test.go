@@ -134,8 +134,35 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 	drain, stop := context.WithTimeout(ctx, drainLimit(limit))
 	defer stop()
 	require.NoError(t, s.drain(drain))
+	if sabotage == "" {
+		require.NoError(t, s.engine.start(ctx)) // draining has ended it
+		countsAgree(t, s.engine)
+	}
 	require.NoError(t, s.laboratory.close())
 	return judge(s.senders.lines, lab.all), done
+}
+
+// countsAgree holds the counters against each other. That they agree with the messages
+// themselves package sqlite's tests show after kills.
+func countsAgree(t *testing.T, e *engine) {
+	t.Helper()
+	type counts struct{ Received, Filtered, Sent, Queued, Error int }
+	var status struct {
+		Statistics    counts
+		ChildStatuses []struct {
+			Name       string
+			Statistics counts
+		}
+	}
+	require.NoError(t, e.get(t.Context(), "/api/channels/"+channelID+"/status", &status))
+	total, children := status.Statistics, 0
+	for _, child := range status.ChildStatuses[1:] { // the first is the source
+		c := child.Statistics
+		assert.Equal(t, total.Received-total.Filtered, c.Received, child.Name)
+		assert.Equal(t, c.Received, c.Sent+c.Queued+c.Error, child.Name)
+		children += c.Received
+	}
+	assert.Equal(t, children, total.Sent+total.Queued+total.Error)
 }
 
 // To play more rounds: go test ./examples/engine/internal/demo -run Kills -kills 100
