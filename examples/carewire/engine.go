@@ -194,14 +194,15 @@ func engineRefusal(resp *http.Response, data []byte) error {
 	if json.Unmarshal(data, &said) != nil || said.Error == "" {
 		return fmt.Errorf("the engine answered %s", resp.Status)
 	}
-	text := said.Error
+	var text strings.Builder
+	text.WriteString(said.Error)
 	if said.Message != "" {
-		text += ": " + said.Message
+		text.WriteString(": " + said.Message)
 	}
 	for _, m := range said.Mistakes {
-		text += fmt.Sprintf("\n  line %d: %s: %s", m.Line, m.Key, m.Text)
+		fmt.Fprintf(&text, "\n  line %d: %s: %s", m.Line, m.Key, m.Text)
 	}
-	return errors.New(shown(text, "\n"))
+	return errors.New(shown(text.String(), "\n"))
 }
 
 // shown removes what a terminal would obey, but for the characters in keep.

@@ -134,8 +134,10 @@ func TestDispatchIsIdempotentAcrossAKill(t *testing.T) {
 func TestWeakClusterSecretsStopTheStart(t *testing.T) {
 	path := writeConfig(t, oneChannel, freePort(t))
 	for _, env := range [][]string{
-		{"MIRTH_CLUSTER_SECRET=too-short"}, {"MIRTH_CLUSTER_SECRET=your-strong-random-secret-here"},
-		{"MIRTH_CLUSTER_ENABLED=true"}, {"MIRTH_CLUSTER_SECRET_PREVIOUS=kX9vQ2mZ7rT4wB8nL3pD6sF1gH5jC0aY"},
+		{"MIRTH_CLUSTER_SECRET=too-short"},
+		{"MIRTH_CLUSTER_SECRET=your-strong-random-secret-here"},
+		{"MIRTH_CLUSTER_ENABLED=true"},
+		{"MIRTH_CLUSTER_SECRET_PREVIOUS=kX9vQ2mZ7rT4wB8nL3pD6sF1gH5jC0aY"},
 		{"MIRTH_CLUSTER_SECRET=kX9vQ2mZ7rT4wB8nL3pD6sF1gH5jC0aY", "MIRTH_CLUSTER_SIGNED_ONLY=perhaps"},
 	} {
 		p := launch(t, env, "-config", path)

@@ -312,8 +312,12 @@ func TestMessagesAreKeptByteForByteAndShownWithoutContent(t *testing.T) {
 	s := open(t, t.TempDir(), api.Options{})
 	hl7 := "MSH|^~\\&|A|B|C|D|20260101||ADT^A01|CTL-1|T|2.5\rPID|1||\xe4secret\r"
 	for _, tt := range []struct{ kind, text string }{
-		{"text/plain", hl7}, {"application/xml", "<a>\r\n <b/></a>"}, {"application/json", "{\"a\" : 1.0,\n\"a\":2}"},
-		{"application/x-www-form-urlencoded", "a=b&c"}, {"application/octet-stream", "\x00\xff"}, {"", ""},
+		{"text/plain", hl7},
+		{"application/xml", "<a>\r\n <b/></a>"},
+		{"application/json", "{\"a\" : 1.0,\n\"a\":2}"},
+		{"application/x-www-form-urlencoded", "a=b&c"},
+		{"application/octet-stream", "\x00\xff"},
+		{"", ""},
 	} {
 		got := s.must(200, "POST", "/api/channels/fixed/messages?sourceMapEntry=k=v%3Dw&sourceMapEntry=user=forged", sends(tt.kind, tt.text)).(map[string]any)
 		target := fmt.Sprintf("/api/channels/fixed/messages/%.0f", got["messageId"])

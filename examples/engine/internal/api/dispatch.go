@@ -89,7 +89,7 @@ func (d *dispatched) notes(r *http.Request) map[string]string {
 	for name, value := range d.SourceMap {
 		text, isText := value.(string)
 		if !isText {
-			encoded, _ := json.Marshal(value) //nolint:errcheck // it was JSON
+			encoded, _ := json.Marshal(value) // it was JSON
 			text = string(encoded)
 		}
 		notes[name] = text

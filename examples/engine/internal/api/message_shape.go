@@ -41,12 +41,12 @@ type connectorMessage struct {
 }
 
 func (s *Server) describeMessage(m *store.Summary) message {
-	notes, _ := m.Source.Notes() //nolint:errcheck // of a damaged map nothing is shown
+	notes, _ := m.Source.Notes() // of a damaged map nothing is shown
 	shown := message{
 		MessageID: m.ID, ChannelID: m.Channel, ServerID: s.serverID, ReceivedDate: isoTime(m.Received), Processed: true,
 		ControlID: m.ControlID, Bytes: m.Bytes, ConnectorMessages: make(map[string]connectorMessage),
 	}
-	shown.OriginalID, _ = strconv.ParseInt(notes[engine.ReprocessedNote], 10, 64) //nolint:errcheck // 0 where there is none
+	shown.OriginalID, _ = strconv.ParseInt(notes[engine.ReprocessedNote], 10, 64) // 0 where there is none
 	source := connectorMessage{MessageID: m.ID, ConnectorName: "Source", Status: "T", SourceMap: notes}
 	if len(m.Deliveries) == 0 {
 		source.Status = "F"

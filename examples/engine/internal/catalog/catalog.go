@@ -177,9 +177,9 @@ func idOf(data []byte, asJSON bool) string {
 		ID string `json:"id" yaml:"id"`
 	}
 	if asJSON {
-		_ = json.Unmarshal(data, &ch) //nolint:errcheck // who reads it in earnest will say what is wrong
+		_ = json.Unmarshal(data, &ch) // who reads it in earnest will say what is wrong
 	} else {
-		_ = yaml.Unmarshal(data, &ch) //nolint:errcheck // as above
+		_ = yaml.Unmarshal(data, &ch) // as above
 	}
 	return ch.ID
 }

@@ -93,7 +93,7 @@ func (e *Engine) exchange(ctx context.Context, id string, cfg *config.Channel, f
 	old.lifecycle.Lock()
 	defer old.lifecycle.Unlock()
 	before := old.currentState()
-	_ = old.stopLocked(ctx) //nolint:errcheck // what was cut off is sent again
+	_ = old.stopLocked(ctx) // what was cut off is sent again
 	running := context.WithoutCancel(ctx)
 	old.exchange.Lock() // from here to the end of the exchange nothing is put into its queues
 	err = leaves()

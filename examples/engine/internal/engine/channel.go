@@ -211,7 +211,7 @@ func (ch *channel) halt(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	// That something was cut off is what was asked for.
-	_ = ch.stopLocked(ctx) //nolint:errcheck // see above
+	_ = ch.stopLocked(ctx)
 	return nil
 }
 

@@ -82,7 +82,7 @@ func (ch *channel) redeployLocked(ctx context.Context) error {
 		return &StateError{Command: "deploy", State: Stopping}
 	}
 	// What was cut off is sent again, and keeps nothing from being deployed.
-	_ = ch.stopLocked(ctx) //nolint:errcheck // see above
+	_ = ch.stopLocked(ctx)
 	return ch.startLocked(ctx, ch.initial())
 }
 

@@ -48,7 +48,7 @@ func (e *Engine) inject(ctx context.Context, id string, in Injected, states ...S
 			}
 		}
 		var h mllp.Header
-		_ = h.Parse(in.Raw) //nolint:errcheck // what is not HL7 has no control ID, and is no acknowledgement
+		_ = h.Parse(in.Raw) // what is not HL7 has no control ID, and is no acknowledgement
 		routes := ch.routes()
 		if len(routes) > 0 && h.IsAck() { // nobody answers one: it would stay the head of a queue
 			return fmt.Errorf("%w: it is an acknowledgement", ErrUnpassable)
