@@ -123,7 +123,7 @@ func (s *Server) destinations(w http.ResponseWriter, r *http.Request, numbers []
 		if cfg.ID != r.PathValue("channelId") {
 			continue
 		}
-		for _, text := range strings.SplitSeq(strings.Join(numbers, ","), ",") {
+		for text := range strings.SplitSeq(strings.Join(numbers, ","), ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(text))
 			if err != nil || n < 1 || n > len(cfg.Destinations) {
 				badRequestNamed(w, "Destination not found", "")
