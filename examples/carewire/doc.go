@@ -20,6 +20,8 @@
 //	carewire http send --ca certs/ca.crt --content-type application/fhir+json https://lab.example.org/orders order.json
 //	carewire mesh send --base-url https://msg.intspineservices.nhs.uk --to X26HC005 --workflow LAB_RESULTS results.csv
 //	carewire mesh receive --base-url https://msg.intspineservices.nhs.uk --out results.csv --ack 20260101120000000000_A1B2C3
+//	carewire engine login --url https://engine.example.org:8443 --ca ca.crt
+//	carewire engine channels stop "MLLPS Receiver"
 //	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
@@ -33,7 +35,7 @@
 // for long work too, if that is a terminal. No content of a message is ever
 // printed, only control ids (MSH-10), sizes and acknowledgement codes; mail send
 // prints the recipients that it was given, and with --dry-run the mail, and http
-// send with --out - the answer. With --json every line of output is one JSON
+// send and engine messages get with --out - what was asked for. With --json every line of output is one JSON
 // object.
 //
 // # Exit status
@@ -50,12 +52,12 @@
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
 //	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
 //	   refused an object; mail send: the server refused a recipient; http send,
-//	   mesh send: it answered anything but 2xx
-//	4  mllp, dicom, mail, http and mesh send: a message, object or request was sent
+//	   mesh send, engine: it answered anything but 2xx
+//	4  mllp, dicom, mail, http and mesh send, engine: a message, object or request was sent
 //	   and not answered: it may have arrived, and sending it again may make a
 //	   duplicate
 //	5  mllp, dicom and mail send: a message or object was certainly not sent; http
-//	   send, mesh send: there was no answer, and another try does no harm
+//	   send, mesh send, engine: there was no answer, and another try does no harm
 //
 // When several of 3, 4 and 5 hold, 4 comes before 5 and 5 before 3; the output
 // tells of each message and object.
@@ -80,6 +82,14 @@
 //
 //	carewire mesh fake --dir fake &
 //	carewire mesh handshake --base-url https://127.0.0.1:8700 --dir fake
+//
+// # Engines
+//
+// The commands of engine ask an engine over its API, in the verbs of Mirth's tools:
+// channels by name or id, messages by number. login keeps the session in a file that
+// only its owner can read; it goes to the engine that gave it and to no other, over
+// https:// or within this machine. Passwords are asked for, or read from a file or
+// standard input.
 //
 // # Probing
 //
