@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +22,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/carewire/carewire/internal/testpki"
 )
 
 const enginePassword = "correct horse battery"
@@ -172,6 +176,45 @@ func TestSessionsAndPasswordsDoNotTravelInTheClearNorToOthers(t *testing.T) {
 	assert.NotContains(t, r.err, "secret")
 	r = carewire(t, "engine", "channels", "list", "--session", file(t, "odd.json", "not JSON"))
 	assert.Equal(t, exitUsage, r.status)
+}
+
+func TestSessionOverTLSKeepsWhomItTrusts(t *testing.T) {
+	dir := t.TempDir()
+	ca := testpki.NewCA(t, "Test CA")
+	ca.Write(dir, "ca.crt")
+	ca.Server().Write(dir, "server")
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"))
+	require.NoError(t, err)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/api/users/_login":
+			w.Header().Set("X-Session-ID", "s-1")
+			_, _ = io.WriteString(w, `{"status": "SUCCESS_GRACE_PERIOD"}`)
+		case r.Header.Get("X-Session-ID") != "s-1":
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			_, _ = io.WriteString(w, `[{"channelId": "adt", "name": "evil\u001b[31m", "state": "STARTED", "statistics": {"queued": 3}}]`)
+		}
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	session := filepath.Join(dir, "session.json")
+	login := func(args ...string) result {
+		return carewireReading(t, strings.NewReader("password\n"), append([]string{"engine", "login", "--url", server.URL, "--session", session}, args...)...)
+	}
+	r := login()
+	assert.Equal(t, exitNotSent, r.status, "%s", r.err)
+	r = login("--ca", filepath.Join(dir, "nothing.crt"))
+	assert.Equal(t, exitUsage, r.status, "%s", r.err)
+	r = login("--ca", filepath.Join(dir, "ca.crt"))
+	require.Equal(t, exitOK, r.status, "%s", r.err)
+	assert.Contains(t, r.err, "carewire engine passwd")
+	r = carewire(t, "engine", "channels", "list", "--session", session)
+	require.Equal(t, exitOK, r.status, "%s", r.err)
+	assert.Contains(t, r.out, "adt")
+	assert.NotContains(t, r.out, "\x1b", "a terminal is not to obey a name")
 }
 
 func TestCommandWhoseAnswerIsLostMayHaveHappened(t *testing.T) {

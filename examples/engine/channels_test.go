@@ -124,9 +124,14 @@ func TestDispatchIsIdempotentAcrossAKill(t *testing.T) {
 	assert.Equal(t, 403, code)
 	assert.JSONEq(t, `{"error": "Invalid cluster secret"}`, body)
 	assert.NotContains(t, p.stderr.String(), cluster)
+	session := "X-Session-ID: " + signIn(t, p.api(), "test", secret)
+	eventually(t, "it is in the audit log", func() bool {
+		_, events := post(t, "GET", p.api()+"/api/events", "", session)
+		return strings.Contains(events, "cluster.request")
+	})
 
 	var status struct{ Statistics struct{ Received int } }
-	_, text := post(t, "GET", p.api()+"/api/channels/adt/status", "", "X-Session-ID: "+signIn(t, p.api(), "test", secret))
+	_, text := post(t, "GET", p.api()+"/api/channels/adt/status", "", session)
 	require.NoError(t, json.Unmarshal([]byte(text), &status))
 	assert.Equal(t, 2, status.Statistics.Received)
 }

@@ -63,9 +63,13 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	if err != nil {
 		return err
 	}
-	nodes, err := config.ReadCluster(lookup, id, log)
+	refused := newRefusals(events, log)
+	nodes, err := config.ReadCluster(lookup, id, log, refused.observe)
 	if err != nil {
 		return err
+	}
+	if nodes != nil {
+		defer refused.watch()()
 	}
 	stored := catalog.Directory(cfg.DataDir)
 	if err := config.LoadStored(stored, cfg, lookup); err != nil {

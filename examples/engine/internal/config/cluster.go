@@ -19,8 +19,9 @@ import (
 //	MIRTH_CLUSTER_SIGNED_ONLY      true: the plain header X-Cluster-Secret is refused
 //
 // It returns nil without a secret: what is for other nodes is then not there at all.
+// observe is told of each request, and must not block.
 // A secret that is weak is an error, and so is MIRTH_CLUSTER_ENABLED without one.
-func ReadCluster(lookup func(string) (string, bool), node string, log *slog.Logger) (*cluster.Auth, error) {
+func ReadCluster(lookup func(string) (string, bool), node string, log *slog.Logger, observe func(cluster.Event)) (*cluster.Auth, error) {
 	get := func(name string) string {
 		value, _ := lookup(name)
 		return value
@@ -35,7 +36,7 @@ func ReadCluster(lookup func(string) (string, bool), node string, log *slog.Logg
 	}
 	auth := &cluster.Auth{
 		Node: node, Secret: cluster.Secret(get("MIRTH_CLUSTER_SECRET")), SecretFile: get("MIRTH_CLUSTER_SECRET_FILE"),
-		SignedOnly: signedOnly, Logger: log,
+		SignedOnly: signedOnly, Logger: log, Observe: observe,
 	}
 	previous := get("MIRTH_CLUSTER_SECRET_PREVIOUS")
 	if previous != "" {
