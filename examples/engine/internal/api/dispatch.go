@@ -64,7 +64,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		badRequest(w, "dispatchId has 256 bytes at most")
 		return
 	}
-	in := engine.Injected{Raw: raw, Source: store.NewSource(d.notes(r))}
+	in := engine.Injected{Raw: raw, Notes: d.notes(r)}
 	if d.DispatchID != "" {
 		in.Once = store.Once{Key: d.key(raw), For: dispatchMemory}
 	}

@@ -78,7 +78,7 @@ func (s *Server) sendMessage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, err := s.engine.Inject(r.Context(), r.PathValue("channelId"), engine.Injected{
-		Raw: raw, Source: store.NewSource(notes), Destinations: destinations,
+		Raw: raw, Notes: notes, Destinations: destinations,
 	})
 	if err != nil {
 		s.intakeFailed(w, r, err)

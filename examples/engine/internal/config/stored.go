@@ -110,6 +110,9 @@ func newStoredDecoder(path string, lookup func(string) (string, bool)) *decoder 
 	return &decoder{file: path, lookup: lookup, lines: make(map[string]int), referred: true}
 }
 
+// dataDir is the data directory: a stored channel's file is in a directory of it.
+func (d *decoder) dataDir() string { return filepath.Dir(filepath.Dir(d.file)) }
+
 func (d *decoder) sorted() LineErrors {
 	slices.SortStableFunc(d.found, func(a, b LineError) int { return a.Line - b.Line })
 	return d.found
@@ -137,6 +140,11 @@ func (d *decoder) channel(root *yaml.Node, others []*Channel) *Channel {
 	d.initialState("", ch)
 	d.source("", &ch.Source, seen.listeners, seen.directories)
 	d.destinations("", ch, seen.directories)
+	if dicom := ch.Source.DICOM; dicom != nil && dicom.Dest == "" && d.has("source.dest") {
+		d.at("source.dest", "is empty: name the directory of the objects, or remove the key")
+	} else if dicom != nil && ch.ID != "" {
+		d.distinct(seen.directories, "source.dest", filepath.Clean(dicom.Directory(d.dataDir(), ch.ID)))
+	}
 	cfg.setDefaults()
 	ch.Stored = true
 	return ch
@@ -163,6 +171,10 @@ func (d *decoder) beside(others []*Channel) taken {
 			if tcp.Quarantine != nil {
 				all.directories[filepath.Clean(tcp.Quarantine.Directory)] = name
 			}
+		}
+		if dicom := ch.Source.DICOM; dicom != nil {
+			all.listeners = append(all.listeners, listener{dicom.Host, dicom.Port, name})
+			all.directories[filepath.Clean(dicom.Directory(d.dataDir(), ch.ID))] = name
 		}
 		for _, dest := range ch.Destinations {
 			if dest.File != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -24,8 +25,11 @@ const requeueBatch = 500
 
 // Injected is a message that comes into a channel beside its source.
 type Injected struct {
-	Raw          []byte
-	Source       store.Source
+	Raw []byte
+	// Notes are for the source map. Those that mean something to the engine itself,
+	// such as which DICOM object a message stands for, are left out: they would let
+	// whoever can send a message choose a file.
+	Notes        map[string]string
 	Destinations []string // names; nil: all of the channel
 	Once         store.Once
 }
@@ -34,10 +38,14 @@ type Injected struct {
 // number. The channel must be started. The errors are ErrUnknownChannel, *StateError,
 // ErrUnpassable, ErrNoDestination, and those of [store.Store.Intake].
 func (e *Engine) Inject(ctx context.Context, id string, in Injected) (int64, error) {
-	return e.inject(ctx, id, in, Started)
+	notes := maps.Clone(in.Notes)
+	for _, name := range []string{objectNote, charsetNote, "sourceChannelId", "tlsClientSubject", ReprocessedNote} {
+		delete(notes, name)
+	}
+	return e.inject(ctx, id, in, store.NewSource(notes), Started)
 }
 
-func (e *Engine) inject(ctx context.Context, id string, in Injected, states ...State) (message int64, err error) {
+func (e *Engine) inject(ctx context.Context, id string, in Injected, source store.Source, states ...State) (message int64, err error) {
 	err = e.holding(id, func(ch *channel) error {
 		if state := ch.currentState(); !slices.Contains(states, state) {
 			return &StateError{Command: "send to", State: state}
@@ -59,7 +67,7 @@ func (e *Engine) inject(ctx context.Context, id string, in Injected, states ...S
 			}
 		}
 		message, err = ch.take(ctx, store.Intake{
-			ControlID: string(h.ControlID), Raw: in.Raw, Source: in.Source, Destinations: in.Destinations, Once: in.Once,
+			ControlID: string(h.ControlID), Raw: in.Raw, Source: source, Destinations: in.Destinations, Once: in.Once,
 		})
 		return err
 	})
@@ -78,7 +86,7 @@ func (e *Engine) Reprocess(ctx context.Context, id string, message int64, destin
 		return 0, err
 	}
 	source := m.Source.With(ReprocessedNote, strconv.FormatInt(message, 10))
-	return e.inject(ctx, id, Injected{Raw: m.Raw, Source: source, Destinations: destinations}, Started, Paused)
+	return e.inject(ctx, id, Injected{Raw: m.Raw, Destinations: destinations}, source, Started, Paused)
 }
 
 // ReprocessedNote is under which a message's source map has the number of the one

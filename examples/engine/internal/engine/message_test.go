@@ -20,7 +20,7 @@ func TestInjectedMessagesAreKeptByteForByte(t *testing.T) {
 	texts := []string{string(message("M1")), "<a>\r\n\xe4\x00</a>", `{"a": 1.0}`, "", "\x0bMSH\x1c\r"}
 	for _, text := range texts {
 		id, err := e.Inject(t.Context(), "adt", engine.Injected{
-			Raw: []byte(text), Destinations: []string{"archive"}, Source: store.NewSource(map[string]string{"a": "b"}),
+			Raw: []byte(text), Destinations: []string{"archive"}, Notes: map[string]string{"a": "b", "dicomObject": "adt/x.dcm", "charsetEncoding": "raw", "reprocessedFrom": "1"},
 		})
 		require.NoError(t, err)
 		m, err := e.Message(t.Context(), "adt", id)
