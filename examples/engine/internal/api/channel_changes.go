@@ -22,12 +22,15 @@ type Catalog interface {
 	Text(id string) ([]byte, error)
 }
 
+// definitionTypes are in what a channel can be sent.
+var definitionTypes = []string{"application/yaml", "application/json"}
+
 func (s *Server) changeRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/channels", access: admins, audit: "channel.create", handler: s.createChannel, query: []string{"override", "force"}, summary: "Make a channel, undeployed, of YAML or JSON with the keys of engine.yaml; override=true replaces one of the same id"},
-		{method: "PUT", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.update", handler: s.updateChannel, query: []string{"force"}, summary: "Replace a channel's settings; one that runs is restarted; force=true although messages wait for a destination that disappears"},
+		{method: "POST", pattern: "/api/channels", access: admins, audit: "channel.create", handler: s.createChannel, body: definitionTypes, query: []string{"override", "force"}, summary: "Make a channel, undeployed, of YAML or JSON with the keys of engine.yaml; override=true replaces one of the same id"},
+		{method: "PUT", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.update", handler: s.updateChannel, body: definitionTypes, query: []string{"force"}, summary: "Replace a channel's settings; one that runs is restarted; force=true although messages wait for a destination that disappears"},
 		{method: "DELETE", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.remove", handler: s.removeChannel, query: []string{"force"}, summary: "Remove a channel; force=true although messages wait"},
-		{method: "GET", pattern: "/api/channels/{channelId}/definition", access: admins, audit: "channel.export", handler: s.channelText, summary: "What a channel of the API was made of, in YAML"},
+		{method: "GET", pattern: "/api/channels/{channelId}/definition", access: admins, audit: "channel.export", handler: s.channelText, plain: true, summary: "What a channel of the API was made of, in YAML"},
 	}
 }
 
@@ -85,10 +88,14 @@ func (s *Server) removeChannel(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) channelText(w http.ResponseWriter, r *http.Request) {
 	if s.catalog == nil {
-		conflict(w, "Channels cannot be changed over this API")
+		notFound(w)
 		return
 	}
 	text, err := s.catalog.Text(r.PathValue("channelId"))
+	if errors.Is(err, catalog.ErrConfigured) {
+		answer(w, http.StatusNotFound, failure{Error: "Channel not found", Message: "It belongs to engine.yaml"})
+		return
+	}
 	if err != nil {
 		s.changeFailed(w, r, err)
 		return

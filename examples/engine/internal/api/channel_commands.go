@@ -52,7 +52,7 @@ func (s *Server) commandRoutes() []route {
 			handler: s.command(run), query: []string{"returnErrors"}, summary: title(name) + " a channel" + told,
 		}, route{
 			method: "POST", pattern: "/api/channels/_" + name, access: operators, audit: "channel." + name,
-			handler: s.bulk(name, run), query: []string{"returnErrors"}, summary: title(name) + " the channels in the body" + told,
+			handler: s.bulk(name, run), body: []string{"application/json", "application/x-www-form-urlencoded", "application/xml"}, query: []string{"returnErrors"}, summary: title(name) + " the channels in the body" + told,
 		})
 	}
 	for name, run := range map[string]func(context.Context, string, int) error{

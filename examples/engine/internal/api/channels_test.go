@@ -195,11 +195,12 @@ func TestChannelsOfTheConfigurationBelongToIt(t *testing.T) {
 	text := strings.Replace(listening("fixed", 1, ""), "../fixed", "../elsewhere", 1)
 	for _, w := range []*httptest.ResponseRecorder{
 		s.do("PUT", "/api/channels/fixed", sendsYAML(text)), s.do("DELETE", "/api/channels/fixed?force=true"),
-		s.do("POST", "/api/channels?override=true", sendsYAML(text)), s.do("GET", "/api/channels/fixed/definition"),
+		s.do("POST", "/api/channels?override=true", sendsYAML(text)),
 	} {
 		assert.Equal(t, 409, w.Code)
 		assert.Contains(t, w.Body.String(), "belongs to engine.yaml")
 	}
+	assert.Contains(t, s.must(404, "GET", "/api/channels/fixed/definition").(map[string]any)["message"], "engine.yaml")
 	bare := serve(t, s.engine, api.Options{})
 	assert.Equal(t, 409, request(bare, "POST", "/api/channels", as(t, bare, "admin"), sendsYAML(text)).Code, "nor where there is no place for others")
 }

@@ -15,7 +15,7 @@ func (s *Server) deadLetterRoutes() []route {
 	return []route{
 		{method: "GET", pattern: "/api/channels/{channelId}/deadLetters", access: operators, handler: s.deadLetters, query: []string{"destination", "metaDataId", "after", "limit"}, summary: "Messages that one destination set aside, oldest first, without content"},
 		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/{sequence}/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueOne, query: []string{"destination", "metaDataId"}, summary: "Put a dead letter at the end of its queue"},
-		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueSeveral, query: []string{"destination", "metaDataId"}, summary: "Put dead letters, {\"sequences\": [..]} or {\"all\": true}, at the end of their queue"},
+		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueSeveral, body: []string{"application/json"}, query: []string{"destination", "metaDataId"}, summary: "Put dead letters, {\"sequences\": [..]} or {\"all\": true}, at the end of their queue"},
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 
 func (s *Server) dispatchRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/internal/dispatch", access: nodes, handler: s.dispatch, maxBody: maxDispatch, unlimited: true, summary: "Another node of the cluster puts a message into a channel"},
+		{method: "POST", pattern: "/api/internal/dispatch", access: nodes, handler: s.dispatch, body: []string{"application/json"}, maxBody: maxDispatch, unlimited: true, summary: "Another node of the cluster puts a message into a channel"},
 	}
 }
 

@@ -41,11 +41,11 @@ var filters = []string{"minMessageId", "maxMessageId", "startDate", "endDate", "
 
 func (s *Server) messageRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/channels/{channelId}/messages", access: operators, audit: "message.send", handler: s.sendMessage, maxBody: maxMessage, query: []string{"destinationMetaDataId", "sourceMapEntry"}, summary: "Put the body, as it is, into a started channel; the answer comes when it is stored"},
+		{method: "POST", pattern: "/api/channels/{channelId}/messages", access: operators, audit: "message.send", handler: s.sendMessage, body: []string{"text/plain", "application/xml", "application/json", "application/octet-stream"}, maxBody: maxMessage, query: []string{"destinationMetaDataId", "sourceMapEntry"}, summary: "Put the body, as it is, into a started channel; the answer comes when it is stored"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages", access: operators, handler: s.messages, query: append(slices.Clone(filters), "offset", "limit"), summary: "Messages without content, youngest first"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages/count", access: operators, handler: s.countMessages, query: filters, summary: "How many messages there are"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}", access: operators, handler: s.oneMessage, summary: "One message, without content, and what became of it"},
-		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}/content", access: operators, audit: "message.view", handler: s.content, summary: "The content of a message, byte for byte"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}/content", access: operators, audit: "message.view", handler: s.content, plain: true, summary: "The content of a message, byte for byte"},
 		{method: "POST", pattern: "/api/channels/{channelId}/messages/{messageId}/_reprocess", access: operators, audit: "message.reprocess", handler: s.reprocess, query: []string{"metaDataId", "replace"}, summary: "Take a message in again, as a new one"},
 	}
 }
