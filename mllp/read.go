@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// readChunk is how much is read at once: what comes in one piece is then searched
-// while it is in the processor's first cache, which for frames of 1 MiB is worth a
-// tenth.
+// readChunk is how much is read at once if there is room for more than twice as
+// much: what comes in one piece is then searched while it is in the processor's
+// first cache, which for frames of 1 MiB is worth a tenth. Frames of 64 KiB gain
+// more by one call of the system the less.
 const readChunk = 48 << 10
 
 // Read is the source of the connection's Reader. It waits for bytes for as long
@@ -38,7 +39,10 @@ func (c *conn) Read(p []byte) (int, error) {
 		if c.quick != nil && c.rd.in {
 			c.quick.before(c.raw)
 		}
-		n, err := c.net.Read(p[:min(len(p), readChunk)])
+		if len(p) > 2*readChunk {
+			p = p[:readChunk]
+		}
+		n, err := c.net.Read(p)
 		if n > 0 {
 			c.inPieces(n)
 			c.received = true
