@@ -70,7 +70,7 @@ type Dialer struct {
 	// was written; 0: 30 s.
 	Timeout time.Duration
 	// WriteTimeout is how long writing a message may take, to which a second is
-	// added for every 16 KiB of it; 0: 10 s.
+	// added for every 16 KiB of it, and up to one more; 0: 10 s.
 	WriteTimeout time.Duration
 
 	// MaxMessageBytes is the size of the longest reply that is read, not of
