@@ -49,6 +49,7 @@ type Conn struct {
 	writeTimeout time.Duration
 	match        Match
 	enhanced     bool
+	missing      AckCondition
 	applyTimeout time.Duration // ApplicationTimeout
 	correlator   *Correlator   // nil: none
 	framing      Framing
@@ -95,6 +96,7 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 		writeTimeout: duration(d.WriteTimeout, defaultSendTimeout),
 		match:        d.Match,
 		enhanced:     d.Enhanced,
+		missing:      d.MissingCondition,
 		applyTimeout: duration(d.ApplicationTimeout, defaultAckTimeout),
 		correlator:   d.Correlator,
 		framing:      d.Framing,
@@ -144,7 +146,8 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 //     Unknown with [ErrNoApplicationAck]. It is not Retryable: the receiver has
 //     the message. A Correlator goes on waiting when the connection has ended.
 //   - With MSH-16 NE or absent, Send waits for the commit acknowledgement, and
-//     with both absent as without Enhanced.
+//     with both absent as without Enhanced. (Dialer.MissingCondition may say
+//     otherwise of one that is absent.)
 //   - A message that asks for no acknowledgement, or for one that comes only after
 //     success or only after an error, is NotSent: silence could mean that all is
 //     well, and that all is lost. (MSH-15 may do so if MSH-16 is AL.)
@@ -180,7 +183,7 @@ func (c *Conn) launch(ctx context.Context, msg []byte) (*flight, *Reply, *SendEr
 		return nil, nil, refused(err)
 	}
 	if c.enhanced {
-		if wants = h.asks(); !wants.answerable() {
+		if wants = h.asks(c.missing); !wants.answerable() {
 			return nil, nil, refused(errNotAnswered)
 		}
 	}

@@ -87,6 +87,10 @@ type Dialer struct {
 	// for with MSH-15 and MSH-16 (HL7 2.x, chapter 2, enhanced mode), instead of
 	// for the first one: see [Conn.Send]. With MatchAny it is refused.
 	Enhanced bool
+	// MissingCondition is, with Enhanced, what one of MSH-15 and MSH-16 counts as that
+	// is empty while the other is not. If empty, NE. It must be what the receiver
+	// takes it for.
+	MissingCondition AckCondition
 	// ApplicationTimeout is how long Send waits, with Enhanced, for the
 	// application's acknowledgement after the commit acknowledgement; 0: 30 s.
 	ApplicationTimeout time.Duration
@@ -252,6 +256,9 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: with MLLPv2, RAW and connections for one message, Dialer.Window must be 1")
 	case d.Framing.mode() == ModeMLLPv2 && (d.Enhanced || d.Match == MatchNone):
 		return errors.New("mllp: with MLLPv2, whose commits are an acknowledgement of their own, neither Dialer.Enhanced nor MatchNone can be used")
+	}
+	if err := d.MissingCondition.missing("Dialer", d.Enhanced); err != nil {
+		return err
 	}
 	if _, err := d.localAddr(); err != nil {
 		return err

@@ -153,7 +153,8 @@
 // Server.Enhanced is set: many senders fill them in and know nothing but AA, and
 // IHE asks for original mode (ITI TF-2, appendix C). With it, messages in which
 // both are empty stay in original mode. If only one is there, the other counts as
-// NE, and a word that is not in the table as AL; both are told in an event.
+// NE, or as Server.MissingCondition says, and a word that is not in the table as
+// AL; both are told in an event.
 //
 // What the Handler returns is the commit. If it has taken the message, CA leaves,
 // then Server.Application is called, if there is one, and what that returns is the
