@@ -55,6 +55,8 @@ type Conn struct {
 	framing      Framing
 	gap          time.Duration // silence that ends a reply; 0: something else does
 	wire         *farewell     // below TLS; nil without
+	observe      func(Event)   // nil: nobody
+	opened       time.Time
 
 	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
 	slots      chan struct{} // holds a token for each message under way
@@ -88,6 +90,7 @@ type Reply struct {
 	Commit AckCode
 }
 
+// newConn returns a Conn whose readLoop is still to be started.
 func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn {
 	replies := d.Framing.ofReplies()
 	c := &Conn{
@@ -102,6 +105,8 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 		framing:      d.Framing,
 		gap:          replies.gap(),
 		wire:         wire,
+		observe:      d.Observe,
+		opened:       time.Now(),
 		turn:         make(chan struct{}, 1),
 		slots:        make(chan struct{}, max(d.Window, 1)),
 		closed:       make(chan struct{}),
@@ -112,7 +117,6 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 	}
 	c.frames = new(Reader)
 	replies.setUp(c.frames, incoming{c}, orDefault(d.MaxMessageBytes, defaultMaxMessage))
-	go c.readLoop()
 	return c
 }
 
@@ -160,7 +164,7 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 // it. To a message that wants none (MSH-16 is NE, MSH-15 too or empty) the commit
 // is the answer, as CA and without Raw.
 func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
-	reply, err := c.send(ctx, msg)
+	reply, err := c.observed(int64(len(msg)), func() (*Reply, *SendError) { return c.send(ctx, msg) })
 	if err != nil {
 		return reply, err
 	}

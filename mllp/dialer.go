@@ -98,6 +98,12 @@ type Dialer struct {
 	// arrive otherwise than on its own Conn. It needs Enhanced.
 	Correlator *Correlator
 
+	// Observe is called for each event: connections dialed, dial_failed and closed,
+	// with a Client and a Responder too, and message_begun and message_ended of
+	// Conn.Send. It is called from several goroutines at a time, and must not block.
+	// May be nil.
+	Observe func(Event)
+
 	mu     sync.Mutex
 	source *tlsprops.Source // guarded by mu; nil until TLS has been loaded
 }
@@ -195,6 +201,24 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (*Conn, 
 }
 
 func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendError) {
+	began := time.Now()
+	c, err := d.open(ctx, network, addr)
+	if d.Observe != nil {
+		took := time.Since(began)
+		if err != nil {
+			d.Observe(dialFailed(err, took))
+		} else {
+			d.Observe(dialed(c, took))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	go c.readLoop()
+	return c, nil
+}
+
+func (d *Dialer) open(ctx context.Context, network, addr string) (*Conn, *SendError) {
 	if err := d.check(); err != nil {
 		return nil, refused(err)
 	}
