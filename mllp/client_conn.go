@@ -298,16 +298,25 @@ func (c *Conn) takeOff(id []byte, wants asked) (*flight, error) {
 // write writes a frame, with one Write, and returns how much of it has gone. If
 // that is not all of it the Conn has ended.
 func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
+	return c.writeIn(ctx, func() (int, error) { return c.put(frame) })
+}
+
+// writeIn is write by put, within the life of ctx.
+func (c *Conn) writeIn(ctx context.Context, put func() (int, error)) (int, error) {
 	if ctx.Done() != nil {
 		// Closing is what wakes a Write, and what a Conn with half a message
 		// written needs anyway.
 		stop := context.AfterFunc(ctx, func() { _ = c.fail(errGivenUp) })
 		defer stop()
 	}
-	n, err := c.put(frame)
+	n, err := put()
+	source, fromSource := errors.AsType[*sourceError](err)
 	switch {
 	case err == nil:
 		return n, nil
+	case fromSource && ctx.Err() == nil:
+		_ = c.fail(errGivenUp)
+		return n, source
 	case ctx.Err() != nil:
 		_ = c.fail(errGivenUp)
 		return n, contextError(ctx)
@@ -324,6 +333,11 @@ func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
 func (c *Conn) put(frame []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	return c.putLocked(frame)
+}
+
+// putLocked is put for the holder of writing.
+func (c *Conn) putLocked(frame []byte) (int, error) {
 	if c.writeTimeout > 0 {
 		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
 		now := time.Now()
