@@ -171,6 +171,30 @@ func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	return reply, nil
 }
 
+// Start is the first half of Send: it returns when msg is written. wait, which must
+// be called, is the other half, and returns what Send does. So one goroutine can
+// fill a Dialer.Window with messages in order, and others wait for their
+// acknowledgements. msg must stay as it is until wait returns; ctx bounds both.
+func (c *Conn) Start(ctx context.Context, msg []byte) (wait func() (*Reply, error)) {
+	began, size := time.Now(), int64(len(msg))
+	if c.observe != nil {
+		c.observe(Event{Kind: EventMessageBegun, Bytes: size})
+	}
+	f, reply, err := c.launch(ctx, msg)
+	return func() (*Reply, error) {
+		if f != nil {
+			reply, err = c.await(ctx, f)
+		}
+		if c.observe != nil {
+			c.observe(messageEnded(reply, err, size, time.Since(began)))
+		}
+		if err != nil {
+			return reply, err
+		}
+		return reply, nil
+	}
+}
+
 func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
 	f, reply, err := c.launch(ctx, msg)
 	if f == nil {

@@ -100,7 +100,7 @@ type Dialer struct {
 
 	// Observe is called for each event: connections dialed, dial_failed and closed,
 	// with a Client and a Responder too, and message_begun and message_ended of
-	// Conn.Send. It is called from several goroutines at a time, and must not block.
+	// Conn.Send and its like. It is called from several goroutines at a time, and must not block.
 	// May be nil.
 	Observe func(Event)
 

@@ -110,7 +110,8 @@
 //
 // Messages leave in the order of the files, one after the other, each when the
 // one before is acknowledged. A refusal does not end the run, an unknown fate
-// does: what comes after may depend on it. With --conns or --window above 1 the
-// order is not kept. --repeat gives every copy a control id of its own, unless
-// --same-id is given, because receivers drop duplicates.
+// does: what comes after may depend on it. With --window above 1 they leave in the
+// same order and do not wait for each other, so a few more have left when the run
+// ends. With --conns above 1 the order is not kept. --repeat gives every copy a
+// control id of its own, unless --same-id is given, because receivers drop duplicates.
 package main
