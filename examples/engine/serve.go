@@ -49,7 +49,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, wrap
 	if err != nil {
 		return err
 	}
-	people, err := openUsers(ctx, cfg, tell)
+	people, err := openUsers(ctx, cfg, env, tell)
 	if err != nil {
 		return err
 	}

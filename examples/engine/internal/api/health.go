@@ -31,9 +31,8 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"status": "ok", "timestamp": isoTime(time.Now())})
 }
 
-// about has the version of Mirth's API whose shapes this one follows.
 func (s *Server) about(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"name": "carewire engine API", "version": "3.9.0", "runtime": runtime.Version()})
+	answer(w, http.StatusOK, map[string]any{"name": "carewire engine API", "version": mirthVersion, "runtime": runtime.Version()})
 }
 
 func (s *Server) readiness(w http.ResponseWriter, _ *http.Request) {

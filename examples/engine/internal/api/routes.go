@@ -37,6 +37,8 @@ type route struct {
 	audit   string
 	summary string   // for the OpenAPI description, one line
 	query   []string // the parameters that the handler looks at, likewise
+	body    []string // the media types of bodies that it reads, likewise
+	plain   bool     // it answers with text, not with JSON, likewise
 	handler http.HandlerFunc
 
 	// maxBody bounds the request's body, in bytes. Zero: 1 MiB.
@@ -53,7 +55,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.socketRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.

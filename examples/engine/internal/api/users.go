@@ -10,15 +10,15 @@ import (
 
 func (s *Server) userRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/users/_login", access: anyone, handler: s.login, maxBody: 16 << 10, summary: "Sign in, by JSON or a form"},
+		{method: "POST", pattern: "/api/users/_login", access: anyone, handler: s.login, body: []string{"application/json", "application/x-www-form-urlencoded"}, maxBody: 16 << 10, summary: "Sign in, by JSON or a form"},
 		{method: "POST", pattern: "/api/users/_logout", access: viewers, audit: "user.logout", handler: s.logout, untilChanged: true, summary: "Sign out"},
 		{method: "GET", pattern: "/api/users/current", access: viewers, handler: s.currentUser, untilChanged: true, summary: "Who is signed in"},
 		{method: "GET", pattern: "/api/users", access: admins, handler: s.listUsers, summary: "All users"},
-		{method: "POST", pattern: "/api/users", access: admins, audit: "user.create", handler: s.createUser, summary: "Add a user"},
+		{method: "POST", pattern: "/api/users", access: admins, audit: "user.create", handler: s.createUser, body: []string{"application/json"}, summary: "Add a user"},
 		{method: "GET", pattern: "/api/users/{userId}", access: admins, handler: s.getUser, summary: "One user"},
-		{method: "PUT", pattern: "/api/users/{userId}", access: admins, audit: "user.change", handler: s.changeUser, summary: "Give a user another role; ends the user's sessions"},
+		{method: "PUT", pattern: "/api/users/{userId}", access: admins, audit: "user.change", handler: s.changeUser, body: []string{"application/json"}, summary: "Give a user another role; ends the user's sessions"},
 		{method: "DELETE", pattern: "/api/users/{userId}", access: admins, audit: "user.delete", handler: s.deleteUser, summary: "Remove a user"},
-		{method: "PUT", pattern: "/api/users/{userId}/password", access: viewers, audit: "user.password", handler: s.setPassword, untilChanged: true, summary: "Change a password: one's own, or as admin any; ends the user's sessions"},
+		{method: "PUT", pattern: "/api/users/{userId}/password", access: viewers, audit: "user.password", handler: s.setPassword, body: []string{"application/json"}, untilChanged: true, summary: "Change a password: one's own, or as admin any; ends the user's sessions"},
 		{method: "GET", pattern: "/api/users/{userId}/loggedIn", access: viewers, handler: s.loggedIn, summary: "Whether a user has a session"},
 	}
 }
