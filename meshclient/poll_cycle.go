@@ -32,13 +32,13 @@ const (
 
 // A round is one cycle of a Poller, and belongs to its goroutine.
 type round struct {
-	p       *Poller
-	parent  context.Context //nolint:containedctx // of the one call that it is part of
-	state   *pollState
-	start   time.Time
-	tried   map[string]bool // ids, of which none is tried twice
-	inARow  int             // failures
-	polled  Polled
+	p      *Poller
+	parent context.Context //nolint:containedctx // of the one call that it is part of
+	state  *pollState
+	start  time.Time
+	tried  map[string]bool // ids, of which none is tried twice
+	inARow int             // failures
+	polled Polled
 }
 
 // locked does a cycle under the Lock.
@@ -97,7 +97,7 @@ func (p *Poller) ended(state *pollState, err error) {
 			p.status.Unacknowledged++
 		case m.Failures > 0:
 			p.status.Failing++
-			if m.Failures >= p.poisonAfter() {
+			if m.Poison {
 				p.status.Poison++
 			}
 		}
@@ -203,6 +203,8 @@ func (r *round) message(ctx context.Context, id string) error {
 		return r.acknowledge(ctx, id, m)
 	case ctx.Err() != nil:
 		return ctx.Err() // which says nothing of the message
+	case errors.Is(err, ErrNotNow):
+		return err // and neither does this
 	case errors.Is(err, ErrGone), errors.Is(err, ErrNotFound):
 		delete(r.state.Messages, id)
 		r.polled.Gone++
@@ -217,13 +219,14 @@ func (r *round) message(ctx context.Context, id string) error {
 func (r *round) failed(ctx context.Context, id string, m *pollMessage, err error) error {
 	r.polled.Failed++
 	m.Failures++
-	beyond := m.Failures - r.p.poisonAfter()
 	e := PollEvent{Kind: PollFailed, MessageID: id, Failures: m.Failures, Err: err}
-	if beyond >= 0 {
+	own, ok := errors.AsType[*Error](err)
+	network := ok && own.Retryable()
+	if beyond := m.Failures - r.p.poisonAfter(); beyond >= 0 && !network {
 		m.Next = r.start.Add(max(r.p.interval(), min(r.p.interval()<<min(beyond+1, 16), maxParked)))
-	}
-	if beyond == 0 {
-		e.Kind = PollPoison
+		if !m.Poison {
+			m.Poison, e.Kind = true, PollPoison
+		}
 	}
 	r.p.emit(ctx, e)
 	r.alarm(ctx, id, m)

@@ -44,6 +44,7 @@ type pollMessage struct {
 	Seen     time.Time `json:"seen"`  // when it was last
 	Stored   bool      `json:"stored,omitempty"`
 	Failures int       `json:"failures,omitempty"`
+	Poison   bool      `json:"poison,omitempty"`
 	Next     time.Time `json:"next,omitzero"` // not to be tried before
 	Alarmed  bool      `json:"alarmed,omitempty"`
 }

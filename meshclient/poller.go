@@ -23,6 +23,10 @@ const (
 // ErrLocked is for Poller.Lock: another machine polls the mailbox.
 var ErrLocked = errors.New("meshclient: another machine polls the mailbox")
 
+// ErrNotNow is for Poller.Handle: nothing can be stored now, whichever message it
+// is. The cycle ends, and nothing is counted against the message.
+var ErrNotNow = errors.New("meshclient: messages cannot be stored now")
+
 // A TooSoonError is Poll's when MESH's rule forbids to list the inbox again.
 type TooSoonError struct {
 	Wait time.Duration // until it may be
@@ -56,7 +60,7 @@ type Poller struct {
 	// panic, or the end of the program the message comes again under the same id.
 	// So it may get one twice, if the program ends between its nil and Store's. An
 	// error that is ErrGone or ErrNotFound says that there is no such message any
-	// more.
+	// more, one that is ErrNotNow that it is not the message's fault.
 	Handle func(ctx context.Context, messageID string) error
 
 	// Interval is between two listings. 0: 5 minutes. Up to 24 hours; less than 5
@@ -70,7 +74,7 @@ type Poller struct {
 	// PoisonAfter is how often Handle may fail a message, once a cycle, until it is
 	// poison: from then on it is tried again after pauses that double from Interval
 	// to 12 hours. It stays in the inbox, and MESH takes it out after 5 days, with a
-	// report to its sender. 0: 5.
+	// report to its sender. An *Error that is Retryable makes none. 0: 5.
 	PoisonAfter int
 
 	// Store keeps what must outlast the program: when the last handshake and the
@@ -106,7 +110,7 @@ const (
 	PollAcknowledged   PollKind = "acknowledged"   // the message is done with
 	PollUnacknowledged PollKind = "unacknowledged" // it is stored, but the server did not hear of it; it will
 	PollFailed         PollKind = "failed"         // Handle did not store it
-	PollPoison         PollKind = "poison"         // that happened PoisonAfter times
+	PollPoison         PollKind = "poison"         // that happened PoisonAfter times or more; told once
 	PollExpiring       PollKind = "expiring"       // it has waited for 4 of the 5 days that it may, since it was first seen
 	PollGone           PollKind = "gone"           // there is no such message any more
 	PollEnded          PollKind = "ended"          // a cycle is over, with or without Err
@@ -234,7 +238,7 @@ func (p *Poller) whenSent() chan struct{} {
 // Poll goes through the inbox once, or waits for the end of the cycle that is under
 // way: there is never more than one. The error is a *TooSoonError if MESH's rule
 // forbids it, ErrLocked, Lock's or Store's own, an *Error of the server's, or the
-// last of Handle's when five messages in a row have failed. Of a single message
+// last of Handle's when five messages in a row have failed or it is ErrNotNow. Of a single message
 // that failed there is a count and an event.
 func (p *Poller) Poll(ctx context.Context) (Polled, error) {
 	if err := p.Validate(); err != nil {

@@ -362,6 +362,39 @@ func TestWhenEverythingFailsACycleEnds(t *testing.T) {
 	})
 }
 
+func TestWhatIsNotTheMessagesFaultMakesItNoPoison(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := newDesk(t, func(p *meshclient.Poller) { p.PoisonAfter = 1 })
+		ids := d.deliver(2)
+		d.fail(ids[0], fmt.Errorf("the store is full: %w", meshclient.ErrNotNow))
+		polled, err := d.Poll(t.Context())
+		require.ErrorIs(t, err, meshclient.ErrNotNow)
+		assert.Equal(t, meshclient.Polled{Listed: 1}, polled, "the next one is not tried")
+		assert.Zero(t, d.Status().Failing)
+		d.fail(ids[0], nil)
+		d.Handle = func(ctx context.Context, id string) error {
+			if id == ids[0] {
+				return d.handle(ctx, id)
+			}
+			_, err := receive(t, d.Client, id, nil)
+			return err
+		}
+		d.server.Script(meshtest.Fault{Op: "download", Status: 503, Times: 3 * 4})
+		for range 3 {
+			after(5 * time.Minute)
+			polled, err = d.Poll(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, 1, polled.Failed)
+		}
+		assert.Equal(t, 1, d.Status().Failing)
+		assert.Zero(t, d.Status().Poison, "it is the server's")
+		after(5 * time.Minute)
+		_, err = d.Poll(t.Context())
+		require.NoError(t, err)
+		assert.Empty(t, d.server.Waiting(bob))
+	})
+}
+
 func TestAMessageThatIsGoneIsNotTriedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		d := newDesk(t)
