@@ -60,6 +60,10 @@ func (e *Engine) newChannel(cfg *config.Channel, opts Options) *channel {
 		ch.source = newTCPSource(ch, opts)
 	case cfg.Source.DICOM != nil:
 		ch.source = newDICOMSource(ch, opts)
+	case cfg.Source.HTTP != nil:
+		ch.source = newHTTPSource(ch, opts)
+	case cfg.Source.MESH != nil:
+		ch.source = newMESHSource(ch, opts)
 	default:
 		ch.source = new(channelSource)
 	}

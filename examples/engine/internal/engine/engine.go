@@ -47,6 +47,7 @@ type Engine struct {
 	log         *slog.Logger
 	dataDir     string
 	commitments *dicomtls.Commitments // of all sources and destinations of type dicom
+	mailboxes   map[string]*mailbox   // of all sources and destinations of type mesh
 	channels    []*channel            // in the order of the configuration
 
 	closing atomic.Bool // set by StopSources: no channel starts any more
