@@ -38,6 +38,7 @@ func newMESHSource(ch *channel, opts Options) *meshSource {
 	s.box = ch.engine.mailbox(&s.cfg.Mailbox)
 	s.client = meshConfig(&s.cfg.Mailbox, ch, opts)
 	s.client.MaxMessageBytes = s.cfg.MaxMessageSize
+	s.client.MaxCompressionRatio = -1 // the server compresses, and that bound is low enough
 	return s
 }
 
