@@ -20,6 +20,8 @@
 //	carewire http send --ca certs/ca.crt --content-type application/fhir+json https://lab.example.org/orders order.json
 //	carewire mesh send --base-url https://msg.intspineservices.nhs.uk --to X26HC005 --workflow LAB_RESULTS results.csv
 //	carewire mesh receive --base-url https://msg.intspineservices.nhs.uk --out results.csv --ack 20260101120000000000_A1B2C3
+//	carewire mesh poll --base-url https://msg.intspineservices.nhs.uk --out inbox
+//	carewire mesh doctor --base-url https://msg.intspineservices.nhs.uk
 //	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
@@ -80,6 +82,10 @@
 //
 //	carewire mesh fake --dir fake &
 //	carewire mesh handshake --base-url https://127.0.0.1:8700 --dir fake
+//
+// poll keeps MESH's rules of when to ask, and acknowledges a message when it is a
+// file. Where nothing works, doctor looks at one thing after the other, and says
+// what to do. conformance runs NHS's catalogue of tests with synthetic messages.
 //
 // # Probing
 //
