@@ -325,8 +325,10 @@ func TestConformanceRunsTheCatalogueAndPrintsTheEvidence(t *testing.T) {
 	}
 	status, out, errs := mesh("MAILBOX1", args...)
 	require.Equal(t, exitOK, status, out+errs)
-	for _, want := range []string{"pass handshake", "pass 201", "pass 202", "pass 401", "pass 402", "pass 601", "pass 701", "pass 702", "pass 704", "pass 705", "skip 703", "skip 801",
-		"listed, 497 received and acknowledged; listed, 103 received", `status 417, code "12", tried once`} {
+	for _, want := range []string{
+		"pass handshake", "pass 201", "pass 202", "pass 401", "pass 402", "pass 601", "pass 701", "pass 702", "pass 704", "pass 705", "skip 703", "skip 801",
+		"listed, 497 received and acknowledged; listed, 103 received", `status 417, code "12", tried once`,
+	} {
 		assert.Contains(t, out, want)
 	}
 	assert.Len(t, server.Waiting("MAILBOX1"), 1+2, "what is not its own is not acknowledged")
