@@ -180,21 +180,21 @@ func (p *Poller) Run(ctx context.Context) error {
 	if err := p.Validate(); err != nil {
 		return err
 	}
-	for {
+	for ctx.Err() == nil {
 		_, err := p.Poll(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		timer := time.NewTimer(p.pause(err))
-		select {
-		case <-timer.C:
-		case <-p.whenSent():
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return nil
-		}
+		p.wait(ctx, p.pause(err))
+	}
+	return nil
+}
+
+// wait waits until it is time to poll again, or ctx ends.
+func (p *Poller) wait(ctx context.Context, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.whenSent():
+	case <-ctx.Done():
 	}
 }
 
@@ -294,7 +294,7 @@ func (p *Poller) emit(ctx context.Context, e PollEvent) {
 		}
 	case PollHandshake, PollAcknowledged:
 	}
-	attrs := []slog.Attr{slog.String("mailbox", p.Client.Mailbox())}
+	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.String("mailbox", p.Client.Mailbox())}
 	if e.MessageID != "" {
 		attrs = append(attrs, slog.String("messageId", e.MessageID))
 	}
@@ -304,5 +304,5 @@ func (p *Poller) emit(ctx context.Context, e PollEvent) {
 	if e.Err != nil {
 		attrs = append(attrs, slog.Any("err", e.Err))
 	}
-	p.Logger.LogAttrs(ctx, level, "meshclient: polling: "+string(e.Kind), attrs...)
+	p.Logger.LogAttrs(ctx, level, "meshclient: polling", attrs...)
 }

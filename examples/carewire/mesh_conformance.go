@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/carewire/carewire/meshclient"
@@ -177,7 +178,7 @@ func (c *catalogue) many(ctx context.Context, own bool) (string, error) {
 		}
 		waiting[sent.MessageID] = true
 	}
-	evidence := ""
+	var evidence strings.Builder
 	for len(waiting) > 0 {
 		page, err := c.client.Inbox(ctx, nil)
 		if err != nil {
@@ -200,9 +201,9 @@ func (c *catalogue) many(ctx context.Context, own bool) (string, error) {
 		if done == 0 {
 			return "", fmt.Errorf("%s of %d are not listed: the inbox holds other messages, which come first", plural(len(waiting), "message"), all)
 		}
-		evidence += fmt.Sprintf("listed, %d received and acknowledged; ", done)
+		fmt.Fprintf(&evidence, "listed, %d received and acknowledged; ", done)
 	}
-	return evidence + "none is left", nil
+	return evidence.String() + "none is left", nil
 }
 
 func (c *catalogue) disabled(ctx context.Context, conf meshclient.Config) (string, error) {

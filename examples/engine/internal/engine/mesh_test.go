@@ -110,7 +110,7 @@ func TestAMESHMessageThatCannotBeStoredStaysInItsInboxAndIsReceivedOnce(t *testi
 	ch := m.source("MAILBOX2", dir)
 	ch.Source.MESH.PollingFrequency = 24 * time.Hour
 	st := &wavering{Store: openStore(t, t.TempDir())}
-	full := error(store.ErrFull)
+	full := store.ErrFull
 	st.err.Store(&full)
 	e := start(t, st, ch)
 	eventually(t, "the store has refused it", func() bool { return e.log.count("cannot be stored") > 0 })
