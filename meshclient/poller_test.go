@@ -260,27 +260,29 @@ func TestAMessageInHandIsStillAcknowledgedAtTheEndIfItWasStored(t *testing.T) {
 		d := newDesk(t)
 		ids := d.deliver(3)
 		var stop func()
-		ended := make(chan struct{})
+		ready, ended := make(chan struct{}), make(chan struct{})
 		d.Handle = func(ctx context.Context, id string) error {
 			if id == ids[1] {
-				go func() { stop(); close(ended) }()
+				go func() { <-ready; stop(); close(ended) }()
 				<-ctx.Done()
 			}
 			return nil // stored nevertheless
 		}
 		stop = d.run(t)
+		close(ready)
 		<-ended
 		assert.Equal(t, ids[2:], d.server.Waiting(bob))
 
 		d = newDesk(t)
 		ids = d.deliver(1)
-		ended = make(chan struct{})
+		ready, ended = make(chan struct{}), make(chan struct{})
 		d.Handle = func(ctx context.Context, _ string) error {
-			go func() { stop(); close(ended) }()
+			go func() { <-ready; stop(); close(ended) }()
 			<-ctx.Done()
 			return ctx.Err()
 		}
 		stop = d.run(t)
+		close(ready)
 		<-ended
 		assert.Equal(t, ids, d.server.Waiting(bob))
 		assert.Zero(t, d.Status().Failing, "which says nothing of the message")

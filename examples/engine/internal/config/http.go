@@ -140,7 +140,7 @@ func (d *decoder) headers(parent string, list []Header, reserved ...string) {
 				}
 			}
 		}
-		if h.Value.uses("raw") {
+		if h.Value.usesRaw() {
 			d.at(join(at, "value"), "cannot hold ${message.raw}, which has more than one line")
 		}
 	}

@@ -140,10 +140,10 @@ func (d *decoder) meshDestination(key string, m *MESHDestination) {
 			d.at(at, "is fixed when the engine starts: per-message values cannot stand here")
 		}
 	}
-	if m.Subject.uses("raw") {
+	if m.Subject.usesRaw() {
 		d.at(join(key, "subject"), "cannot hold ${message.raw}, which has more than one line")
 	}
-	if m.FileName.uses("raw") {
+	if m.FileName.usesRaw() {
 		d.at(join(key, "fileName"), "cannot hold ${message.raw}, which has more than one line")
 	}
 	d.mailbox(key, &m.Mailbox)
