@@ -131,7 +131,6 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		{"no source", "    source: {type: tcp, host: 127.0.0.1, port: 6663}\n", "", 24, "channels[1].source", "is missing"},
 		{"source without a type", "type: tcp, host: 127.0.0.1, port: 6663", "host: 127.0.0.1, port: 6663", 25, "channels[1].source.type", "is missing: the types are tcp"},
 		{"unknown type of source", "      type: tcp\n", "      type: " + marker + "\n", 7, "channels[0].source.type", "is not a type: the types are tcp"},
-		{"type of source of a later version", "      type: tcp\n", "      type: mesh\n", 7, "channels[0].source.type", "not in this version"},
 		{"source of a channel with a port", "type: tcp, host: 127.0.0.1, port: 6663", "type: channel, port: 6663", 25, "channels[1].source.port", "not a key here"},
 		{"source without a host", "      host: 127.0.0.1\n", "", 6, "channels[0].source.host", "is missing: 0.0.0.0 accepts from every network"},
 		{"host with a port", "      host: 127.0.0.1\n", "      host: 127.0.0.1:6661\n", 8, "channels[0].source.host", "without a port"},
