@@ -340,3 +340,23 @@ func TestConformanceRunsTheCatalogueAndPrintsTheEvidence(t *testing.T) {
 		assert.Contains(t, out, want)
 	}
 }
+
+func TestTwoMessagesWithOneFileNameAreTwoFiles(t *testing.T) {
+	server, mesh := meshServer(t, meshtest.Options{})
+	dir := t.TempDir()
+	for _, name := range []string{"x", "x", `C:\x`, "..", "CON.", strings.Repeat("x", 300)} {
+		server.Deliver(&meshtest.Message{
+			From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{[]byte("content")},
+			Header: map[string][]string{"Mex-Filename": {name}},
+		})
+	}
+	want := server.Waiting("MAILBOX2")
+	status, _, errs := mesh("MAILBOX2", "poll", "--once", "--out", dir)
+	require.Equal(t, exitOK, status, errs)
+	files, err := filepath.Glob(filepath.Join(dir, "*.dat"))
+	require.NoError(t, err)
+	require.Len(t, files, len(want))
+	for i, file := range files {
+		assert.Equal(t, want[i]+".dat", filepath.Base(file))
+	}
+}
