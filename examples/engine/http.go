@@ -32,7 +32,10 @@ func loadCertificate(env config.Environment, interval time.Duration, events *aud
 		_, err = source.ServerConfig()
 	}
 	if field, ok := errors.AsType[*tlsprops.FieldError](err); ok {
-		variable := map[string]string{"certStorePath": "TLS_CERT", "keyStorePath": "TLS_KEY"}[field.Field]
+		variable := "TLS_CERT"
+		if field.Field == "keyStorePath" {
+			variable = "TLS_KEY"
+		}
 		return nil, fmt.Errorf("%s: %s: %w", variable, field.Path, field.Err)
 	}
 	return source, err

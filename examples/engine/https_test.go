@@ -34,7 +34,14 @@ func TestHTTPSServesEverythingAndPortOnlyHealth(t *testing.T) {
 	root, err := os.ReadFile(ca.Write(dir, "ca"))
 	require.NoError(t, err)
 	pool.AppendCertsFromPEM(root)
-	get := func(conf *tls.Config, url string) (*http.Response, string, error) {
+	type answer struct {
+		code   int
+		header http.Header
+		proto  int
+		tls    *tls.ConnectionState
+		text   string
+	}
+	get := func(conf *tls.Config, url string) (answer, error) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("username=test&password="+secret))
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -42,37 +49,37 @@ func TestHTTPSServesEverythingAndPortOnlyHealth(t *testing.T) {
 		defer transport.CloseIdleConnections()
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
-			return nil, "", err
+			return answer{}, err
 		}
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
-		return resp, string(text), err
+		return answer{resp.StatusCode, resp.Header, resp.ProtoMajor, resp.TLS, string(text)}, err
 	}
-	resp, _, err := get(&tls.Config{RootCAs: pool}, secure+"/api/users/_login")
+	resp, err := get(&tls.Config{RootCAs: pool}, secure+"/api/users/_login")
 	require.NoError(t, err)
-	assert.Equal(t, 200, resp.StatusCode)
-	assert.Contains(t, resp.Header.Get("Set-Cookie"), "; Secure", "by our own TLS")
-	assert.NotEmpty(t, resp.Header.Get("Strict-Transport-Security"))
-	assert.Equal(t, 2, resp.ProtoMajor)
-	_, _, err = get(&tls.Config{RootCAs: pool, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, secure+"/api/users/_login")
+	assert.Equal(t, 200, resp.code)
+	assert.Contains(t, resp.header.Get("Set-Cookie"), "; Secure", "by our own TLS")
+	assert.NotEmpty(t, resp.header.Get("Strict-Transport-Security"))
+	assert.Equal(t, 2, resp.proto)
+	_, err = get(&tls.Config{RootCAs: pool, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, secure+"/api/users/_login")
 	require.Error(t, err, "TLS 1.2 at least")
-	_, _, err = get(new(tls.Config), secure+"/api/users/_login")
+	_, err = get(new(tls.Config), secure+"/api/users/_login")
 	require.Error(t, err, "a CA that is not trusted")
 
 	code, _ := call(t, http.MethodGet, plain+"/api/health")
 	assert.Equal(t, 200, code)
-	resp, text, err := get(nil, plain+"/api/users/_login")
+	resp, err = get(nil, plain+"/api/users/_login")
 	require.NoError(t, err)
-	assert.Equal(t, 404, resp.StatusCode)
-	assert.NotContains(t, text, "SUCCESS")
+	assert.Equal(t, 404, resp.code)
+	assert.NotContains(t, resp.text, "SUCCESS")
 	code, _ = call(t, http.MethodGet, plain+"/api/channels")
 	assert.Equal(t, 404, code)
 
 	// Another certificate is in use without a restart, a broken one is not.
 	serial := func() string {
-		resp, _, err := get(&tls.Config{RootCAs: pool}, secure+"/health")
+		resp, err := get(&tls.Config{RootCAs: pool}, secure+"/health")
 		require.NoError(t, err)
-		return resp.TLS.PeerCertificates[0].SerialNumber.String()
+		return resp.tls.PeerCertificates[0].SerialNumber.String()
 	}
 	before := serial()
 	ca.Server().Write(dir, "server")

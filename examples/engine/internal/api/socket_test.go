@@ -34,7 +34,8 @@ func listen(t *testing.T, s *api.Server) (url string) {
 	return server.URL
 }
 
-func dial(t *testing.T, url string, edits ...edit) (*client, *http.Response, error) {
+// dial returns a client or, where the server refuses, the status of its answer.
+func dial(t *testing.T, url string, edits ...edit) (c *client, status int, err error) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, url, nil)
 	for _, f := range edits {
@@ -43,11 +44,15 @@ func dial(t *testing.T, url string, edits ...edit) (*client, *http.Response, err
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	conn, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPHeader: r.Header})
+	if resp != nil {
+		status = resp.StatusCode
+		_ = resp.Body.Close()
+	}
 	if err != nil {
-		return nil, resp, err
+		return nil, status, err
 	}
 	t.Cleanup(func() { conn.CloseNow() })
-	return &client{t, conn}, resp, nil
+	return &client{t, conn}, status, nil
 }
 
 func (c *client) send(text string) {
@@ -105,9 +110,9 @@ func TestWebSocketsAreForWhoMayAndFromWhereTheyMay(t *testing.T) {
 		"an operator's":  {"/ws/serverlog", []edit{as(t, s, "operator"), own}, 403},
 		"no such path":   {"/ws/nope", []edit{cookie(id), own}, 404},
 	} {
-		_, resp, err := dial(t, url+tt.path, tt.edits...)
+		_, status, err := dial(t, url+tt.path, tt.edits...)
 		require.Error(t, err, name)
-		assert.Equal(t, tt.code, resp.StatusCode, name)
+		assert.Equal(t, tt.code, status, name)
 	}
 	connect(t, url+"/ws/dashboardstatus", cookie(id), own)
 	connect(t, url+"/ws/dashboardstatus", session(id))

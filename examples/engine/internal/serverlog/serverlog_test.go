@@ -31,7 +31,7 @@ func TestLatestLinesAreKeptWithWhereTheyComeFrom(t *testing.T) {
 	assert.Equal(t, "destination fails channel=adt err=refused peer=map[port:1]", entries[0].Message)
 
 	for range 3000 {
-		log.Info(strings.Repeat("x", 5000))
+		log.Info("long", "text", strings.Repeat("x", 5000))
 	}
 	assert.EqualValues(t, 3001, l.Last())
 	entries, _ = l.Since(0)

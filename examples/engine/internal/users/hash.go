@@ -85,9 +85,12 @@ func parseHash(hash string) (parsedHash, error) {
 	return p, nil
 }
 
+// ofMirth tells whether the hash is one of Mirth's.
+func (p parsedHash) ofMirth() bool { return p.cost == (Cost{}) }
+
 // matches tells whether password is the one of the hash.
 func (p parsedHash) matches(password string) bool {
-	if p.cost != (Cost{}) {
+	if !p.ofMirth() {
 		got := argon2.IDKey([]byte(password), p.salt, p.cost.Passes, p.cost.Memory, p.cost.Threads, uint32(len(p.key))) //nolint:gosec // 64 at most
 		return subtle.ConstantTimeCompare(got, p.key) == 1
 	}
