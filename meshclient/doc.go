@@ -49,7 +49,16 @@
 // the sender gave one of a known form. A chunk that breaks off is fetched again,
 // and what was written of it is compared. Nothing is acknowledged but by
 // Acknowledge. An Info with a Report is no message, but tells that one was not
-// delivered.
+// delivered. ReceiveFile writes a file, and goes on in it after a restart.
+//
+// # Polling
+//
+// A Poller keeps MESH's rules: a handshake a day, a listing every five minutes and
+// more while the inbox is full, one message at a time, an acknowledgement only
+// after its handler has stored the message. What it has to remember goes into a
+// PollStore, so that a restart neither shakes hands nor lists nor receives again;
+// a message that cannot be handled waits for longer and longer, and holds up no
+// other; of several machines with a Lock one polls.
 //
 // # Errors
 //
@@ -63,13 +72,11 @@
 //
 // # Limitations
 //
-// There is no scheduler: to shake hands once a day, and to list the inbox no more
-// than every five minutes, is the caller's part. Servers of the HSCN whose
-// certificates have a common name and no subject alternative name are refused, as
-// everywhere in Go. Sending needs content that can be read anywhere and has a
-// known size: spool a stream into a file first. What is ErrOutcomeUnknown is found
-// by a call (TrackLocal) that NHS has marked as deprecated. Certificates that are
-// given as PEM and not as files are not watched, and nothing warns before they
-// expire. A TLS 1.2 server that refuses a handshake without saying why is taken to
-// want a certificate only if there is none to show.
+// Servers of the HSCN whose certificates have a common name and no subject
+// alternative name are refused, as everywhere in Go. Sending needs content that can
+// be read anywhere and has a known size: spool a stream into a file first. What is
+// ErrOutcomeUnknown is found by a call (TrackLocal) that NHS has marked as
+// deprecated. Certificates that are given as PEM and not as files are not watched,
+// and nothing warns before they expire. A TLS 1.2 server that refuses a handshake
+// without saying why is taken to want a certificate only if there is none to show.
 package meshclient

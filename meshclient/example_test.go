@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -100,4 +102,57 @@ func ExampleAuthorization() {
 	fmt.Println(meshclient.Authorization("X26ABC1", "password", "TestKey", "bd0e2bd5-218e-41d0-83a9-73fdec414803", 0, at))
 	// Output:
 	// NHSMESH X26ABC1:bd0e2bd5-218e-41d0-83a9-73fdec414803:0:202005041305:1d7da1305d2c4f169b097f4e7fddbc8dfba024de2ea0fdee858b64536f2a90bc
+}
+
+// A mailbox is polled until the program is told to end. Each message is a file when
+// it is acknowledged.
+func ExamplePoller() {
+	server, err := meshtest.New(meshtest.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer server.Close()
+	server.Deliver(&meshtest.Message{From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{[]byte("hello")}})
+	conf, _ := server.Config("MAILBOX2")
+	client, err := meshclient.New(conf)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	dir, err := os.MkdirTemp("", "mesh")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	poller := &meshclient.Poller{
+		Client: client,
+		Store:  meshclient.PollFile(filepath.Join(dir, "mesh.json")),
+		Handle: func(ctx context.Context, id string) error {
+			info, err := client.ReceiveFile(ctx, id, filepath.Join(dir, id+".dat"), nil)
+			if err == nil {
+				fmt.Println(info.WorkflowID, "from", info.Sender)
+			}
+			return err
+		},
+		Observe: func(e meshclient.PollEvent) {
+			fmt.Println(e.Kind)
+			if e.Kind == meshclient.PollEnded {
+				end() // elsewhere: at a signal
+			}
+		},
+	}
+	if err := poller.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// handshake
+	// W from MAILBOX1
+	// acknowledged
+	// ended
 }

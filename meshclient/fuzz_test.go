@@ -119,7 +119,7 @@ func FuzzPEMAndChecksumsAreTakenOrRefused(f *testing.F) {
 		if h, want := digestOf(s); h != nil && len(want) != 2*h.Size() {
 			t.Fatalf("%q: %q", s, want)
 		}
-		if roots, err := pool(unescape(s)); (roots == nil) == (err == nil) {
+		if roots, err := pool(unescape(s), nil); (roots == nil) == (err == nil) {
 			t.Fatal("neither roots nor an error, or both")
 		}
 		conf := Config{ClientCert: "-----BEGIN " + s, ClientKey: "-----BEGIN " + s}

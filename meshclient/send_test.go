@@ -282,6 +282,29 @@ func TestAnInterruptedSendGoesOnInAnotherProcess(t *testing.T) {
 	assert.True(t, bytes.Equal(noise(4500, 4), got))
 }
 
+func TestAStopInTheMiddleOfASendLeavesAStateToGoOnFrom(t *testing.T) {
+	s := serve(t, small)
+	a := connect(t, s, alice)
+	ctx, cancel := context.WithCancel(bounded(t))
+	var state meshclient.SendState
+	m := chunked(noise(4500, 4))
+	m.Checkpoint = func(now meshclient.SendState) error {
+		if state = now; state.Next == 3 {
+			cancel()
+		}
+		return nil
+	}
+	_, err := a.Send(ctx, m)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.False(t, failed(t, err).MaybeDelivered())
+	assert.Empty(t, s.Waiting(bob))
+	m.Resume, m.Checkpoint = &state, nil
+	sent, err := a.Send(bounded(t), m)
+	require.NoError(t, err)
+	_, got := fetch(t, connect(t, s, bob), sent.MessageID)
+	assert.True(t, bytes.Equal(noise(4500, 4), got))
+}
+
 // changing is content that is another one when it is read the second time.
 type changing struct {
 	*bytes.Reader

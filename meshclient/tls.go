@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func (c *Config) inline(host string) (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		if conf.RootCAs, err = pool(text); err != nil {
+		if conf.RootCAs, err = pool(text, c.Logger); err != nil {
 			return nil, err
 		}
 	}
@@ -151,8 +152,9 @@ func (c *Config) pair() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// pool returns the certificates of PEM, of which there must be one.
-func pool(text []byte) (*x509.CertPool, error) {
+// pool returns the certificates of PEM, of which there must be one. One that has
+// expired verifies nothing, and may stand beside the one that took its place.
+func pool(text []byte, log *slog.Logger) (*x509.CertPool, error) {
 	roots := x509.NewCertPool()
 	found := false
 	for {
@@ -168,6 +170,9 @@ func pool(text []byte) (*x509.CertPool, error) {
 			return nil, refuse("caCert", "holds a certificate that cannot be read")
 		}
 		roots.AddCert(cert)
+		if log != nil && time.Now().After(cert.NotAfter) {
+			log.Warn("meshclient: a root of caCert has expired: remove it", "subject", cert.Subject.String(), "notAfter", cert.NotAfter)
+		}
 		found = true
 	}
 	if !found || strings.Contains(string(text), "-----BEGIN ") {

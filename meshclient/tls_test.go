@@ -3,8 +3,13 @@ package meshclient_test
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -156,6 +161,100 @@ func TestTheFakeTakesTheCallersAuthority(t *testing.T) {
 	_, err = meshtest.New(meshtest.Options{Mailboxes: map[string]string{"a": ""}})
 	require.Error(t, err)
 }
+
+// NHS's own client still has the root that expired in 2024 beside the one that
+// followed.
+func TestARootThatHasExpiredMayStandBesideAGoodOneAndIsReported(t *testing.T) {
+	s := serve(t, meshtest.Options{})
+	old := testpki.NewCAWith(t, testpki.Options{CommonName: "old root", NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-24 * time.Hour)})
+	bundle := string(old.PEM()) + string(s.CA())
+	file := filepath.Join(t.TempDir(), "roots.pem")
+	require.NoError(t, os.WriteFile(file, []byte(bundle), 0o600))
+	for name, set := range map[string]func(*meshclient.Config){
+		"PEM": func(c *meshclient.Config) { c.CACert = bundle },
+		"files": func(c *meshclient.Config) {
+			dir := t.TempDir()
+			for i, text := range []*string{&c.ClientCert, &c.ClientKey} {
+				path := filepath.Join(dir, []string{"cert.pem", "key.pem"}[i])
+				require.NoError(t, os.WriteFile(path, []byte(*text), 0o600))
+				*text = path
+			}
+			c.CACert = file
+		},
+	} {
+		var said bytes.Buffer
+		c := connect(t, s, bob, set, func(c *meshclient.Config) { c.Logger = everything(&said) })
+		require.NoError(t, c.Handshake(bounded(t)), name)
+		assert.Contains(t, said.String(), "old root", name)
+		assert.Contains(t, said.String(), "expire", name)
+	}
+}
+
+// tunnel is a CONNECT proxy that wants a password.
+func tunnel(t *testing.T) (addr string, tunnels func() int) {
+	t.Helper()
+	var count atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := proxyAuth(r); !ok || user != "engine" || password != "pass:word" {
+			w.Header().Set("Proxy-Authenticate", "Basic")
+			w.WriteHeader(http.StatusProxyAuthRequired)
+			return
+		}
+		up, err := new(net.Dialer).DialContext(r.Context(), "tcp", r.Host)
+		if err != nil || r.Method != http.MethodConnect {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer up.Close()
+		count.Add(1)
+		w.WriteHeader(http.StatusOK)
+		down, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer down.Close()
+		var both sync.WaitGroup
+		both.Go(func() { _, _ = io.Copy(up, buffered); up.Close() })
+		_, _ = io.Copy(down, up)
+		down.Close()
+		both.Wait()
+	}))
+	t.Cleanup(proxy.Close)
+	return proxy.Listener.Addr().String(), func() int { return int(count.Load()) }
+}
+
+func proxyAuth(r *http.Request) (user, password string, ok bool) {
+	return (&http.Request{Header: http.Header{"Authorization": r.Header.Values("Proxy-Authorization")}}).BasicAuth()
+}
+
+// The server wants the client's certificate, and the proxy sees a tunnel: what it is
+// shown itself is tested in package httpsender.
+func TestMESHIsReachedThroughAProxyWithTheCertificateAndVerified(t *testing.T) {
+	s := serve(t, meshtest.Options{})
+	proxy, tunnels := tunnel(t)
+	through := func(c *meshclient.Config) { c.ProxyURL = "http://engine:pass%3Aword@" + proxy }
+	require.NoError(t, connect(t, s, bob, through).Handshake(bounded(t)))
+	assert.Equal(t, 1, tunnels())
+	_, err := connect(t, s, alice, through).Send(bounded(t), message(noise(1<<20, 1)))
+	require.NoError(t, err)
+	assert.Equal(t, 2, tunnels())
+
+	for name, bad := range map[string]func(*meshclient.Config){
+		"another root":   func(c *meshclient.Config) { c.CACert = string(testpki.NewCA(t, "other").PEM()) },
+		"no certificate": noCertificate,
+		"no password":    func(c *meshclient.Config) { c.ProxyURL = "http://" + proxy },
+	} {
+		err := connect(t, s, bob, through, bad, once).Handshake(bounded(t))
+		require.Error(t, err, name)
+		assert.NotContains(t, err.Error(), "pass:word", name)
+	}
+	assert.Len(t, ops(s, "handshake"), 1)
+	before := tunnels()
+	require.NoError(t, connect(t, s, bob, through, func(c *meshclient.Config) { c.NoProxy = "127.0.0.1" }).Handshake(bounded(t)))
+	assert.Equal(t, before, tunnels(), "NO_PROXY")
+}
+
+func once(c *meshclient.Config) { c.Retry.MaxAttempts = -1 }
 
 func TestAClosedClientSaysSo(t *testing.T) {
 	s := serve(t, meshtest.Options{})

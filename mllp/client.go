@@ -222,7 +222,7 @@ func (c *Client) Send(ctx context.Context, msg []byte) (*Reply, error) {
 	}
 	reply, err := c.send(ctx, msg)
 	if watched {
-		c.events.tell(ctx, messageEnded(reply, err, len(msg), time.Since(began)))
+		c.events.tell(ctx, messageEnded(reply, err, int64(len(msg)), time.Since(began)))
 	}
 	if err != nil {
 		return reply, err

@@ -178,7 +178,7 @@ func (c *Conn) confirm(raw []byte, code AckCode) error {
 	if err := h.Parse(raw); err != nil {
 		return fmt.Errorf("mllp: unusable reply: %w", err)
 	}
-	if !h.asks().commit.wants(true) {
+	if !h.asks(AckNever).commit.wants(true) {
 		return nil
 	}
 	id := rand.Text()[:20] // as long as MSH-10 may be up to HL7 2.6

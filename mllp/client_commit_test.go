@@ -241,6 +241,22 @@ func TestACorrelatorSettlesWhatWasNotCommittedAndForgetsWhatIsGivenUp(t *testing
 	})
 }
 
+func TestSendWaitsForWhatAMissingConditionCountsAs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := dial(t, &mllp.Dialer{Enhanced: true, MissingCondition: mllp.AckAlways})
+		ch := send(t.Context(), c, []byte(asking("M1", "AL", "")))
+		p.receive()
+		p.say(answer(mllp.CA, "M1"))
+		synctest.Wait()
+		p.say(answer(mllp.AA, "M1"))
+		s := <-ch
+		require.NoError(t, s.err)
+		assert.Equal(t, mllp.AA, s.reply.Ack.Code)
+		assert.Equal(t, mllp.CA, s.reply.Commit)
+		assert.NoError(t, c.Err())
+	})
+}
+
 func TestContradictionsOfEnhancedModeAreRefused(t *testing.T) {
 	for want, d := range map[string]*mllp.Dialer{
 		"with MatchAny, Dialer.Enhanced": {Enhanced: true, Match: mllp.MatchAny},

@@ -49,11 +49,14 @@ type Conn struct {
 	writeTimeout time.Duration
 	match        Match
 	enhanced     bool
+	missing      AckCondition
 	applyTimeout time.Duration // ApplicationTimeout
 	correlator   *Correlator   // nil: none
 	framing      Framing
 	gap          time.Duration // silence that ends a reply; 0: something else does
 	wire         *farewell     // below TLS; nil without
+	observe      func(Event)   // nil: nobody
+	opened       time.Time
 
 	turn       chan struct{} // holds a token while a Send is about to write; calls take it in order
 	slots      chan struct{} // holds a token for each message under way
@@ -63,6 +66,7 @@ type Conn struct {
 	frame []byte // owned by the holder of turn
 
 	writing sync.Mutex // held while a frame is written
+	writeBy time.Time  // guarded by writing: the write deadline that is set
 
 	mu       sync.Mutex
 	err      error     // guarded by mu: why the Conn has ended; nil while it has not
@@ -86,6 +90,7 @@ type Reply struct {
 	Commit AckCode
 }
 
+// newConn returns a Conn whose readLoop is still to be started.
 func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn {
 	replies := d.Framing.ofReplies()
 	c := &Conn{
@@ -94,11 +99,14 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 		writeTimeout: duration(d.WriteTimeout, defaultSendTimeout),
 		match:        d.Match,
 		enhanced:     d.Enhanced,
+		missing:      d.MissingCondition,
 		applyTimeout: duration(d.ApplicationTimeout, defaultAckTimeout),
 		correlator:   d.Correlator,
 		framing:      d.Framing,
 		gap:          replies.gap(),
 		wire:         wire,
+		observe:      d.Observe,
+		opened:       time.Now(),
 		turn:         make(chan struct{}, 1),
 		slots:        make(chan struct{}, max(d.Window, 1)),
 		closed:       make(chan struct{}),
@@ -109,7 +117,6 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 	}
 	c.frames = new(Reader)
 	replies.setUp(c.frames, incoming{c}, orDefault(d.MaxMessageBytes, defaultMaxMessage))
-	go c.readLoop()
 	return c
 }
 
@@ -143,7 +150,8 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 //     Unknown with [ErrNoApplicationAck]. It is not Retryable: the receiver has
 //     the message. A Correlator goes on waiting when the connection has ended.
 //   - With MSH-16 NE or absent, Send waits for the commit acknowledgement, and
-//     with both absent as without Enhanced.
+//     with both absent as without Enhanced. (Dialer.MissingCondition may say
+//     otherwise of one that is absent.)
 //   - A message that asks for no acknowledgement, or for one that comes only after
 //     success or only after an error, is NotSent: silence could mean that all is
 //     well, and that all is lost. (MSH-15 may do so if MSH-16 is AL.)
@@ -156,11 +164,35 @@ func (d *Dialer) newConn(raw net.Conn, secured *tls.Conn, wire *farewell) *Conn 
 // it. To a message that wants none (MSH-16 is NE, MSH-15 too or empty) the commit
 // is the answer, as CA and without Raw.
 func (c *Conn) Send(ctx context.Context, msg []byte) (*Reply, error) {
-	reply, err := c.send(ctx, msg)
+	reply, err := c.observed(int64(len(msg)), func() (*Reply, *SendError) { return c.send(ctx, msg) })
 	if err != nil {
 		return reply, err
 	}
 	return reply, nil
+}
+
+// Start is the first half of Send: it returns when msg is written. wait, which must
+// be called, is the other half, and returns what Send does. So one goroutine can
+// fill a Dialer.Window with messages in order, and others wait for their
+// acknowledgements. msg must stay as it is until wait returns; ctx bounds both.
+func (c *Conn) Start(ctx context.Context, msg []byte) (wait func() (*Reply, error)) {
+	began, size := time.Now(), int64(len(msg))
+	if c.observe != nil {
+		c.observe(Event{Kind: EventMessageBegun, Bytes: size})
+	}
+	f, reply, err := c.launch(ctx, msg)
+	return func() (*Reply, error) {
+		if f != nil {
+			reply, err = c.await(ctx, f)
+		}
+		if c.observe != nil {
+			c.observe(messageEnded(reply, err, size, time.Since(began)))
+		}
+		if err != nil {
+			return reply, err
+		}
+		return reply, nil
+	}
 }
 
 func (c *Conn) send(ctx context.Context, msg []byte) (*Reply, *SendError) {
@@ -179,7 +211,7 @@ func (c *Conn) launch(ctx context.Context, msg []byte) (*flight, *Reply, *SendEr
 		return nil, nil, refused(err)
 	}
 	if c.enhanced {
-		if wants = h.asks(); !wants.answerable() {
+		if wants = h.asks(c.missing); !wants.answerable() {
 			return nil, nil, refused(errNotAnswered)
 		}
 	}
@@ -290,16 +322,25 @@ func (c *Conn) takeOff(id []byte, wants asked) (*flight, error) {
 // write writes a frame, with one Write, and returns how much of it has gone. If
 // that is not all of it the Conn has ended.
 func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
+	return c.writeIn(ctx, func() (int, error) { return c.put(frame) })
+}
+
+// writeIn is write by put, within the life of ctx.
+func (c *Conn) writeIn(ctx context.Context, put func() (int, error)) (int, error) {
 	if ctx.Done() != nil {
 		// Closing is what wakes a Write, and what a Conn with half a message
 		// written needs anyway.
 		stop := context.AfterFunc(ctx, func() { _ = c.fail(errGivenUp) })
 		defer stop()
 	}
-	n, err := c.put(frame)
+	n, err := put()
+	source, fromSource := errors.AsType[*sourceError](err)
 	switch {
 	case err == nil:
 		return n, nil
+	case fromSource && ctx.Err() == nil:
+		_ = c.fail(errGivenUp)
+		return n, source
 	case ctx.Err() != nil:
 		_ = c.fail(errGivenUp)
 		return n, contextError(ctx)
@@ -316,17 +357,29 @@ func (c *Conn) write(ctx context.Context, frame []byte) (int, error) {
 func (c *Conn) put(frame []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	return c.putLocked(frame)
+}
+
+// putLocked is put for the holder of writing.
+func (c *Conn) putLocked(frame []byte) (int, error) {
 	if c.writeTimeout > 0 {
 		limit := c.writeTimeout + time.Duration(len(frame)/slowestSend)*time.Second
-		if err := c.nc.SetWriteDeadline(time.Now().Add(limit)); err != nil {
-			return 0, err
+		now := time.Now()
+		// Good for all messages of the next second: setting one may wake the thread
+		// that waits for the network, which costs as much as a tenth of a message.
+		if left := c.writeBy.Sub(now); left < limit || left > limit+time.Second {
+			c.writeBy = now.Add(limit + time.Second)
+			if err := c.nc.SetWriteDeadline(c.writeBy); err != nil {
+				return 0, err
+			}
 		}
 	}
 	n, err := c.nc.Write(frame)
-	if err == nil {
+	if err == nil && c.tls != nil {
 		// TLS may have to write while it reads, to answer a key update. If this
 		// fails the Conn has ended, which says nothing of this message.
-		_ = c.nc.SetWriteDeadline(time.Time{})
+		c.writeBy = time.Time{}
+		_ = c.nc.SetWriteDeadline(c.writeBy)
 	}
 	return n, err
 }

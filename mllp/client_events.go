@@ -13,7 +13,8 @@ import (
 	"github.com/carewire/carewire/tlsprops"
 )
 
-// The kinds of events of a Client, besides EventClosed. Those with a Reason name
+// The kinds of events of a Client and, but for health, of a Dialer, besides
+// EventClosed. Those with a Reason name
 // it in brackets; where it speaks of a certificate, that is the receiver's.
 const (
 	EventDialed       EventKind = "dialed"        // a connection was made; Duration, with the TLS handshake
@@ -78,12 +79,20 @@ func dialFailed(failure *SendError, took time.Duration) Event {
 
 // linkClosed tells of the end of k; why is the Client's own reason, if it has one.
 func linkClosed(k *link, why Reason) Event {
-	e := Event{Kind: EventClosed, Reason: why, RemoteAddr: k.conn.RemoteAddr(), Duration: time.Since(k.opened)}
 	if why != "" {
-		return e
+		return Event{Kind: EventClosed, Reason: why, RemoteAddr: k.conn.RemoteAddr(), Duration: time.Since(k.opened)}
 	}
-	e.Err = k.conn.Err()
+	return connClosed(k.conn, k.opened)
+}
+
+// connClosed tells of the end of a Conn.
+func connClosed(c *Conn, opened time.Time) Event {
+	e := Event{Kind: EventClosed, RemoteAddr: c.RemoteAddr(), Duration: time.Since(opened), Err: c.Err()}
 	switch {
+	case errors.Is(e.Err, errClosed):
+		e.Reason, e.Err = ReasonShutdown, nil
+	case errors.Is(e.Err, errNotKeptOpen):
+		e.Reason, e.Err = ReasonNotKeptOpen, nil
 	case errors.Is(e.Err, ErrPeerRejectedCertificate):
 		e.Reason = ReasonTLSPeerRefused
 	case errors.Is(e.Err, ErrUnsolicited):
@@ -100,8 +109,20 @@ func linkClosed(k *link, why Reason) Event {
 	return e
 }
 
-func messageEnded(reply *Reply, failure *SendError, size int, took time.Duration) Event {
-	e := Event{Kind: EventMessageEnded, Bytes: int64(size), Duration: took}
+// observed is send, and tells of it.
+func (c *Conn) observed(size int64, send func() (*Reply, *SendError)) (*Reply, *SendError) {
+	if c.observe == nil {
+		return send()
+	}
+	began := time.Now()
+	c.observe(Event{Kind: EventMessageBegun, Bytes: size})
+	reply, err := send()
+	c.observe(messageEnded(reply, err, size, time.Since(began)))
+	return reply, err
+}
+
+func messageEnded(reply *Reply, failure *SendError, size int64, took time.Duration) Event {
+	e := Event{Kind: EventMessageEnded, Bytes: size, Duration: took}
 	switch {
 	case failure != nil:
 		e.Outcome, e.Code = failure.Outcome, failure.AckCode

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -256,5 +259,63 @@ func TestWithoutAcknowledgementsAConnectionThatEndsIsReplaced(t *testing.T) {
 		assert.Equal(t, mllp.StateFailing, c.Health().State)
 		time.Sleep(2 * time.Second)
 		assert.Equal(t, mllp.StateOK, c.Health().State, "a connection that lives for MaxBackoff works, as far as can be seen")
+	})
+}
+
+func TestADialerTellsOfItsConnectionsAndOfWhatTheySend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var events []mllp.Event
+		d := &mllp.Dialer{Observe: func(e mllp.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			events = append(events, e)
+			assert.NotContains(t, e.String(), canary)
+		}}
+		told := func() (kinds []string) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, e := range events {
+				kinds = append(kinds, strings.TrimSpace(fmt.Sprintf("%s %s", e.Kind, e.Reason)))
+			}
+			events = nil
+			return kinds
+		}
+		c, p := dial(t, d)
+		ch := send(t.Context(), c, adt("M1"))
+		p.receive()
+		time.Sleep(time.Second)
+		p.say(answer(mllp.AR, "M1"))
+		failed(t, (<-ch).err, mllp.Nacked)
+		mu.Lock()
+		ended := events[2]
+		mu.Unlock()
+		assert.Equal(t, mllp.Nacked, ended.Outcome)
+		assert.Equal(t, mllp.AR, ended.Code)
+		assert.Equal(t, int64(len(adt("M1"))), ended.Bytes)
+		assert.Equal(t, time.Second, ended.Duration)
+		c.Close()
+		assert.Equal(t, []string{"dialed", "message_begun", "message_ended", "closed shutdown"}, told())
+
+		c, p = dial(t, d)
+		p.Close()
+		synctest.Wait()
+		require.Error(t, c.Err())
+		assert.Equal(t, []string{"dialed", "closed peer_closed"}, told())
+
+		d.NetDialer = dialFunc(func(context.Context) (net.Conn, error) { return nil, syscall.ECONNREFUSED })
+		_, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+		failed(t, err, mllp.NotSent)
+		assert.Equal(t, []string{"dial_failed conn_refused"}, told())
+
+		// One message for each connection, sent by a Client.
+		n := newNetwork(t)
+		n.up(func(p *peer) { p.serve(func(id string) string { return answer(mllp.AA, id) }) })
+		no := false
+		client := newClient(t, n, &mllp.Client{Dialer: &mllp.Dialer{Framing: mllp.Framing{KeepOpen: &no}, Observe: d.Observe}})
+		_, err = client.Send(t.Context(), adt("M2"))
+		require.NoError(t, err)
+		client.Close()
+		assert.Equal(t, []string{"dialed", "closed not_kept_open"}, told())
 	})
 }

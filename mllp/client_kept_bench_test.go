@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -61,68 +62,135 @@ func pipelinePeer(tb testing.TB) string {
 	return ln.Addr().String()
 }
 
-// BenchmarkClient compares a Client with a Conn, and both with the least loop that
-// keeps as many messages under way.
+// BenchmarkClient compares a Conn and a Client with the least loop that keeps as
+// many messages under way: they take turns, and the ratios are those of the
+// medians. That loop waits for ever, and learns that the peer has gone only by
+// trying; ratio-watching compares with the least one that does not: another
+// goroutine reads, also between messages, and a timer bounds each wait (rows 54
+// and 56 of the edge cases).
 func BenchmarkClient(b *testing.B) {
 	for _, window := range []int{1, 16} {
 		for _, size := range []int{255, 4 << 10} {
-			msg := adt("M")
-			msg = append(msg, strings.Repeat("x", size-len(msg)-1)+"\r"...)
-			name := fmt.Sprintf("window=%d/%d", window, size)
-			b.Run(name+"/limit", func(b *testing.B) {
-				nc, err := net.Dial("tcp", pipelinePeer(b))
-				require.NoError(b, err)
-				defer nc.Close()
-				r := bufio.NewReader(nc)
-				frame := append(append([]byte{0x0B}, msg...), 0x1C, '\r')
-				for range window - 1 {
-					if _, err := nc.Write(frame); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := nc.Write(frame); err != nil {
-						b.Fatal(err)
-					}
-					if _, err := r.ReadSlice(0x1C); err != nil {
-						b.Fatal(err)
-					}
-					if _, err := r.ReadByte(); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-			measure := func(send func(context.Context, []byte) (*mllp.Reply, error)) func(b *testing.B) {
-				return func(b *testing.B) {
-					b.ReportAllocs()
-					var senders sync.WaitGroup
-					var left atomic.Int64
-					left.Store(int64(b.N))
-					b.ResetTimer()
-					for range window {
-						senders.Go(func() {
-							for left.Add(-1) >= 0 {
-								if _, err := send(context.Background(), msg); err != nil {
-									b.Error(err)
-									return
-								}
-							}
-						})
-					}
-					senders.Wait()
-				}
-			}
-			d := &mllp.Dialer{Window: window}
-			conn, err := d.DialContext(b.Context(), "tcp", pipelinePeer(b))
-			require.NoError(b, err)
-			b.Run(name+"/Conn", measure(conn.Send))
-			conn.Close()
-			client := &mllp.Client{Addr: pipelinePeer(b), Dialer: d}
-			b.Run(name+"/Client", measure(client.Send))
-			client.Close()
+			b.Run(fmt.Sprintf("window=%d/%d", window, size), func(b *testing.B) { benchClient(b, window, size) })
 		}
 	}
+}
+
+func benchClient(b *testing.B, window, size int) {
+	msg := adt("M")
+	msg = append(msg, strings.Repeat("x", size-len(msg)-1)+"\r"...)
+	framed := append(append([]byte{0x0B}, msg...), 0x1C, '\r')
+	dial := func() (net.Conn, *bufio.Reader) {
+		nc, err := net.Dial("tcp", pipelinePeer(b))
+		require.NoError(b, err)
+		b.Cleanup(func() { nc.Close() })
+		return nc, bufio.NewReader(nc)
+	}
+	readFrame := func(r *bufio.Reader) error {
+		if _, err := r.ReadSlice(0x1C); err != nil {
+			return err
+		}
+		_, err := r.ReadByte()
+		return err
+	}
+	least, replies := dial()
+	leastTurn := func(n int) error {
+		for i := range n + window - 1 {
+			if i < n {
+				if _, err := least.Write(framed); err != nil {
+					return err
+				}
+			}
+			if i >= window-1 {
+				if err := readFrame(replies); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	watching, watched := dial()
+	came := make(chan struct{}, window)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		defer close(came)
+		for readFrame(watched) == nil {
+			came <- struct{}{}
+		}
+	})
+	b.Cleanup(func() {
+		watching.Close()
+		watcher.Wait()
+	})
+	timer := time.NewTimer(time.Minute)
+	watchingTurn := func(n int) error {
+		for i := range n + window - 1 {
+			if i < n {
+				if _, err := watching.Write(framed); err != nil {
+					return err
+				}
+			}
+			if i >= window-1 {
+				timer.Reset(time.Minute)
+				select {
+				case _, ok := <-came:
+					if !ok {
+						return io.EOF
+					}
+				case <-timer.C:
+					return os.ErrDeadlineExceeded
+				}
+				timer.Stop()
+			}
+		}
+		return nil
+	}
+	sending := func(send func(context.Context, []byte) (*mllp.Reply, error)) func(int) error {
+		return func(n int) error {
+			var senders sync.WaitGroup
+			var left atomic.Int64
+			left.Store(int64(n))
+			errs := make(chan error, window)
+			for range window {
+				senders.Go(func() {
+					for left.Add(-1) >= 0 {
+						if _, err := send(context.Background(), msg); err != nil {
+							errs <- err
+							return
+						}
+					}
+				})
+			}
+			senders.Wait()
+			close(errs)
+			return <-errs
+		}
+	}
+	d := &mllp.Dialer{Window: window}
+	conn, err := d.DialContext(b.Context(), "tcp", pipelinePeer(b))
+	require.NoError(b, err)
+	defer conn.Close()
+	client := &mllp.Client{Addr: pipelinePeer(b), Dialer: d}
+	defer client.Close()
+
+	const turn = 200
+	var took [4][]time.Duration
+	b.ReportAllocs()
+	for b.Loop() {
+		for i, do := range []func(int) error{leastTurn, watchingTurn, sending(conn.Send), sending(client.Send)} {
+			began := time.Now()
+			if err := do(turn); err != nil {
+				b.Fatal(err)
+			}
+			took[i] = append(took[i], time.Since(began))
+		}
+	}
+	b.ReportMetric(turn/median(took[0]), "least-msg/s")
+	for i, name := range map[int]string{2: "Conn", 3: "Client"} {
+		b.ReportMetric(median(took[0])/median(took[i]), name+"-ratio")
+		b.ReportMetric(median(took[1])/median(took[i]), name+"-ratio-watching")
+	}
+	b.ReportMetric(0, "ns/op")
 }
 
 // BenchmarkRestart measures how a thousand Clients, each with a message to send,

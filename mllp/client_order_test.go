@@ -228,3 +228,32 @@ func TestAClientTellsTheTruthWhateverHappens(t *testing.T) {
 		assert.Positive(t, seen[outcome], "the test never met %v", outcome)
 	}
 }
+
+func TestOneGoroutineFillsAWindowInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := dial(t, &mllp.Dialer{Window: 3})
+		var waits []func() (*mllp.Reply, error)
+		for _, id := range []string{"M1", "M2", "M3"} {
+			waits = append(waits, c.Start(t.Context(), adt(id)))
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.Start(ctx, adt("M4"))() // the window is full
+		failed(t, err, mllp.NotSent)
+		assert.Equal(t, time.Second, time.Since(began))
+		for _, id := range []string{"M1", "M2", "M3"} {
+			got, _ := p.receive()
+			assert.Equal(t, id, got)
+		}
+		p.say(answer(mllp.AR, "M3") + answer(mllp.AA, "M1"))
+		reply, err := waits[0]()
+		require.NoError(t, err)
+		assert.Equal(t, "M1", reply.Ack.ControlID)
+		_, err = waits[2]()
+		failed(t, err, mllp.Nacked)
+		p.Close()
+		_, err = waits[1]()
+		failed(t, err, mllp.Unknown)
+	})
+}

@@ -17,6 +17,9 @@ var (
 // readLoop reads replies until the Conn ends.
 func (c *Conn) readLoop() {
 	defer close(c.readerDone)
+	if c.observe != nil {
+		defer func() { c.observe(connClosed(c, c.opened)) }()
+	}
 	if c.match == MatchNone {
 		_ = c.fail(readError(c.drain()))
 		return

@@ -70,7 +70,7 @@ type Dialer struct {
 	// was written; 0: 30 s.
 	Timeout time.Duration
 	// WriteTimeout is how long writing a message may take, to which a second is
-	// added for every 16 KiB of it; 0: 10 s.
+	// added for every 16 KiB of it, and up to one more; 0: 10 s.
 	WriteTimeout time.Duration
 
 	// MaxMessageBytes is the size of the longest reply that is read, not of
@@ -87,12 +87,22 @@ type Dialer struct {
 	// for with MSH-15 and MSH-16 (HL7 2.x, chapter 2, enhanced mode), instead of
 	// for the first one: see [Conn.Send]. With MatchAny it is refused.
 	Enhanced bool
+	// MissingCondition is, with Enhanced, what one of MSH-15 and MSH-16 counts as that
+	// is empty while the other is not. If empty, NE. It must be what the receiver
+	// takes it for.
+	MissingCondition AckCondition
 	// ApplicationTimeout is how long Send waits, with Enhanced, for the
 	// application's acknowledgement after the commit acknowledgement; 0: 30 s.
 	ApplicationTimeout time.Duration
 	// Correlator, if not nil, brings Send the application acknowledgements that
 	// arrive otherwise than on its own Conn. It needs Enhanced.
 	Correlator *Correlator
+
+	// Observe is called for each event: connections dialed, dial_failed and closed,
+	// with a Client and a Responder too, and message_begun and message_ended of
+	// Conn.Send and its like. It is called from several goroutines at a time, and must not block.
+	// May be nil.
+	Observe func(Event)
 
 	mu     sync.Mutex
 	source *tlsprops.Source // guarded by mu; nil until TLS has been loaded
@@ -191,6 +201,24 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (*Conn, 
 }
 
 func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendError) {
+	began := time.Now()
+	c, err := d.open(ctx, network, addr)
+	if d.Observe != nil {
+		took := time.Since(began)
+		if err != nil {
+			d.Observe(dialFailed(err, took))
+		} else {
+			d.Observe(dialed(c, took))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	go c.readLoop()
+	return c, nil
+}
+
+func (d *Dialer) open(ctx context.Context, network, addr string) (*Conn, *SendError) {
 	if err := d.check(); err != nil {
 		return nil, refused(err)
 	}
@@ -252,6 +280,9 @@ func (d *Dialer) check() error {
 		return errors.New("mllp: with MLLPv2, RAW and connections for one message, Dialer.Window must be 1")
 	case d.Framing.mode() == ModeMLLPv2 && (d.Enhanced || d.Match == MatchNone):
 		return errors.New("mllp: with MLLPv2, whose commits are an acknowledgement of their own, neither Dialer.Enhanced nor MatchNone can be used")
+	}
+	if err := d.MissingCondition.missing("Dialer", d.Enhanced); err != nil {
+		return err
 	}
 	if _, err := d.localAddr(); err != nil {
 		return err

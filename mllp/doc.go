@@ -122,7 +122,8 @@
 // A [Handler] gets a message in memory. Server.Stream, in its place, gets it as an
 // io.Reader while it arrives, with its first segment parsed: a document of 200
 // MB in an OBX segment then takes 40 KiB. What is cut off or too long ends with an
-// error in place of io.EOF, and is never acknowledged with AA.
+// error in place of io.EOF, and is never acknowledged with AA. [Conn.SendReader]
+// sends such a message from an io.Reader in as little.
 //
 // # TLS
 //
@@ -135,7 +136,7 @@
 //
 // # What is told
 //
-// Server.Observe and Client.Observe get an [Event] for all that happens, with a
+// Server.Observe, Client.Observe and Dialer.Observe get an [Event] for all that happens, with a
 // [Reason] from a closed list, and their Logger the same in words. Neither these nor any error
 // of this package holds bytes of a message, but for the control ID of an
 // answer that may not have arrived.
@@ -153,7 +154,8 @@
 // Server.Enhanced is set: many senders fill them in and know nothing but AA, and
 // IHE asks for original mode (ITI TF-2, appendix C). With it, messages in which
 // both are empty stay in original mode. If only one is there, the other counts as
-// NE, and a word that is not in the table as AL; both are told in an event.
+// NE, or as Server.MissingCondition says, and a word that is not in the table as
+// AL; both are told in an event.
 //
 // What the Handler returns is the commit. If it has taken the message, CA leaves,
 // then Server.Application is called, if there is one, and what that returns is the

@@ -6,6 +6,54 @@ import (
 	"fmt"
 )
 
+// AckCondition says when an acknowledgement is wanted, in the words of MSH-15 and
+// MSH-16 (HL7 2.x, table 0155).
+type AckCondition string
+
+// The conditions. In a setting the empty one is its default.
+const (
+	AckAlways  AckCondition = "AL"
+	AckNever   AckCondition = "NE"
+	AckError   AckCondition = "ER" // also of a rejection
+	AckSuccess AckCondition = "SU"
+)
+
+// UnmarshalText accepts the words of the constants, and the empty text.
+func (c *AckCondition) UnmarshalText(text []byte) error {
+	v := AckCondition(text)
+	if _, known := v.condition(); !known && v != "" {
+		return fmt.Errorf("mllp: unknown condition %q: use AL, NE, ER or SU", text)
+	}
+	*c = v
+	return nil
+}
+
+// condition returns what c means; empty is never.
+func (c AckCondition) condition() (meaning condition, known bool) {
+	switch c {
+	case AckAlways:
+		return always, true
+	case AckNever:
+		return never, true
+	case AckError:
+		return onError, true
+	case AckSuccess:
+		return onSuccess, true
+	}
+	return never, false
+}
+
+// missing checks the setting MissingCondition of a Server or a Dialer.
+func (c AckCondition) missing(of string, enhanced bool) error {
+	if _, known := c.condition(); !known && c != "" {
+		return fmt.Errorf("mllp: %s.MissingCondition is %q: use AL, NE, ER or SU", of, string(c))
+	}
+	if c != "" && !enhanced {
+		return fmt.Errorf("mllp: %s.MissingCondition is set, but not Enhanced", of)
+	}
+	return nil
+}
+
 // A condition says when an acknowledgement is wanted (HL7 2.x, table 0155).
 type condition uint8
 
@@ -32,25 +80,21 @@ type asked struct {
 // parseCondition reads MSH-15 or MSH-16. What is not in the table counts as AL:
 // an acknowledgement too many does less harm than one that a sender waits for.
 func (h *Header) parseCondition(field []byte) (c condition, known bool) {
-	switch string(h.component(field, 0)) {
-	case "AL":
-		return always, true
-	case "NE":
-		return never, true
-	case "ER":
-		return onError, true
-	case "SU":
-		return onSuccess, true
+	if c, known = AckCondition(h.component(field, 0)).condition(); known {
+		return c, true
 	}
 	return always, false
 }
 
-// asks returns what a message with header h asks for.
-func (h *Header) asks() asked {
+// asks returns what a message with header h asks for. If only one of its fields is
+// there, missing is in the place of the other.
+func (h *Header) asks(missing AckCondition) asked {
 	if len(h.AcceptAck) == 0 && len(h.ApplicationAck) == 0 || h.minorVersion() == 1 {
 		return asked{} // HL7 2.1 has neither the fields nor commit codes
 	}
 	a := asked{enhanced: true}
+	a.commit, _ = missing.condition()
+	a.application = a.commit
 	if len(h.AcceptAck) > 0 {
 		a.commit, _ = h.parseCondition(h.AcceptAck)
 	}
@@ -64,7 +108,7 @@ func (h *Header) asks() asked {
 // ofAck is the code of the acknowledgement that the message is, if it is one.
 func (x *exchange) heed(ctx context.Context, ofAck AckCode) {
 	h := &x.r.Header
-	x.asked = h.asks()
+	x.asked = h.asks(x.cfg.missing)
 	if !x.asked.enhanced {
 		return
 	}
@@ -212,6 +256,7 @@ func (c AckCode) application() AckCode {
 // ackConfig is the part of a config that is about acknowledgements.
 type ackConfig struct {
 	enhanced    bool
+	missing     AckCondition
 	silent      bool
 	application Handler    // nil: the Handler speaks for it
 	responder   *Responder // nil: everything goes over the connection of the message
@@ -226,6 +271,7 @@ type ackConfig struct {
 func (s *Server) ackConfig() ackConfig {
 	return ackConfig{
 		enhanced:    s.Enhanced,
+		missing:     s.MissingCondition,
 		silent:      s.Silent,
 		application: s.Application,
 		responder:   s.Responder,
@@ -245,6 +291,9 @@ func (s *Server) validateAcks() error {
 	}
 	if (s.Key == nil) != (s.Parallel <= 1) {
 		return errors.New("mllp: Server.Key and a Server.Parallel above 1 need each other")
+	}
+	if err := s.MissingCondition.missing("Server", s.Enhanced); err != nil {
+		return err
 	}
 	if s.Silent && (s.Enhanced || s.Responder != nil || s.Replay != nil) {
 		return errors.New("mllp: Server.Silent is set, and so is Enhanced, Responder or Replay, which are about answers")

@@ -152,6 +152,63 @@ func TestOriginalModeHasOneAcknowledgementForCommitAndApplication(t *testing.T) 
 	}
 }
 
+func TestAMissingConditionCountsAsTheServerIsTold(t *testing.T) {
+	for _, tc := range []struct {
+		missing       mllp.AckCondition
+		accept, apply string
+		fails         bool
+		want          []string
+	}{
+		{"AL", "AL", "", false, []string{"CA id1", "AA id1"}},
+		{"AL", "", "AL", false, []string{"CA id1", "AA id1"}},
+		{"AL", "", "NE", false, []string{"CA id1"}},
+		{"SU", "AL", "", false, []string{"CA id1", "AA id1"}},
+		{"SU", "", "AL", true, []string{"AE id1"}},
+		{"ER", "", "AL", true, []string{"CE id1"}},
+		{"ER", "", "AL", false, []string{"AA id1"}},
+		{"NE", "AL", "", false, []string{"CA id1"}},
+		{"AL", "", "", false, []string{"AA id1"}}, // original mode
+		{"AL", "NE", "NE", false, nil},
+	} {
+		t.Run(fmt.Sprintf("%s/%s/%s/%v", tc.missing, tc.accept, tc.apply, tc.fails), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serve(t, &mllp.Server{Enhanced: true, MissingCondition: tc.missing, Handler: mllp.HandlerFunc(func(context.Context, *mllp.Request) ([]byte, error) {
+					if tc.fails {
+						return nil, errors.New("no")
+					}
+					return nil, nil
+				})})
+				c := s.call()
+				c.say(frame(asking("id1", tc.accept, tc.apply)))
+				assert.Equal(t, tc.want, c.acks(len(tc.want)))
+				if (tc.accept == "") != (tc.apply == "") {
+					assert.Contains(t, s.told(), "tolerated ack_condition_missing")
+				}
+			})
+		})
+	}
+}
+
+func TestAConditionIsAWordOfTable0155(t *testing.T) {
+	var c mllp.AckCondition
+	require.NoError(t, c.UnmarshalText([]byte("SU")))
+	assert.Equal(t, mllp.AckSuccess, c)
+	require.NoError(t, c.UnmarshalText(nil))
+	assert.Empty(t, c)
+	require.ErrorContains(t, c.UnmarshalText([]byte("always")), "unknown condition")
+
+	for want, srv := range map[string]*mllp.Server{
+		`MissingCondition is "XX"`:                  {Enhanced: true, MissingCondition: "XX"},
+		"MissingCondition is set, but not Enhanced": {MissingCondition: mllp.AckAlways},
+	} {
+		srv.Handler = accepting
+		require.ErrorContains(t, srv.Validate(), "mllp: Server."+want)
+		d := &mllp.Dialer{Enhanced: srv.Enhanced, MissingCondition: srv.MissingCondition}
+		_, err := d.DialContext(t.Context(), "tcp", "receiver:2575")
+		require.ErrorContains(t, err, "Dialer."+want)
+	}
+}
+
 func TestOddConditionsCountAsAlwaysAndAMissingOneAsNever(t *testing.T) {
 	for _, tc := range []struct {
 		accept, apply string

@@ -89,7 +89,7 @@ func (c *conn) block(ctx context.Context, text []byte, err error) error {
 // the answer of that time again.
 func (c *conn) claim(ctx context.Context, text []byte) error {
 	r := c.r2
-	known, first := c.cfg.recent.claim(ctx, r.of)
+	known, first := c.cfg.recent.claim(ctx, r.of, text)
 	if !first {
 		if known == nil {
 			return &closeError{reason: ReasonShutdown}
@@ -99,7 +99,7 @@ func (c *conn) claim(ctx context.Context, text []byte) error {
 		return c.deliver(ctx, known.code, c.own.commitOut(known.answer, known.code, time.Now()))
 	}
 	r.committed, r.answered, r.answer, r.code = false, false, nil, ""
-	defer func() { c.cfg.recent.settle(known, r.answer, r.code) }() // also after a panic
+	defer func() { c.cfg.recent.settle(known, text, r.answer, r.code) }() // also after a panic
 	err := c.message(ctx, text)
 	if err == nil && !r.answered {
 		err = c.deliver(ctx, "", c.own.commit(nil, "", time.Now()))

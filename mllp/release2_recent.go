@@ -18,13 +18,14 @@ const (
 	recentTime     = 10 * time.Minute
 )
 
-// A digest stands for a message and its sender: by 128 bits for the beginning of
-// a message, with its control ID, and, where two begin alike, by 64 for all of it.
-// No sender can make two the same, since the seeds are secret. A cryptographic
-// hash would take three times as long as all the rest.
+// A digest stands for a message and its sender, as far as can be told without
+// reading all of it: by 64 bits for its beginning, with the control ID, and by its
+// length. Where two begin alike, 64 bits for all of it decide: see sum. No sender
+// can make two the same, since the seeds are secret. A cryptographic hash would
+// take three times as long as all the rest.
 type digest struct {
 	client [sha256.Size]byte
-	text   [2]uint64
+	begin  uint64
 	length int
 }
 
@@ -50,9 +51,9 @@ type recent struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	known map[digest]*remembered
-	queue []*remembered // those that are settled, oldest first
-	bytes int           // of their answers
+	known map[digest]*remembered // the youngest with each digest
+	queue []*remembered          // those that are settled, oldest first
+	bytes int                    // of their answers
 }
 
 // remembered is a message that the handler has, or has had.
@@ -63,6 +64,9 @@ type remembered struct {
 	answer []byte // nil: it did not take the message
 	code   AckCode
 	at     time.Time
+	sum    uint64 // for the whole message
+
+	older *remembered // guarded by recent.mu: another, settled message with the same digest
 }
 
 func newRecent() *recent {
@@ -71,47 +75,73 @@ func newRecent() *recent {
 
 // digest returns that of text, which holds the control ID, from client.
 func (r *recent) digest(client [sha256.Size]byte, text []byte) digest {
-	begin := text[:min(len(text), 512)]
-	return digest{client: client, text: [2]uint64{maphash.Bytes(r.seeds[0], text), maphash.Bytes(r.seeds[1], begin)}, length: len(text)}
+	return digest{client: client, begin: maphash.Bytes(r.seeds[1], text[:min(len(text), 512)]), length: len(text)}
 }
 
-// claim returns the message d and true if it is new: the caller must settle it.
-// If it is not, claim waits until it is settled; nil means that ctx has ended.
-func (r *recent) claim(ctx context.Context, d digest) (m *remembered, first bool) {
+// sum stands for the whole of a message. It takes a pass over all its bytes, so
+// it is made when the sender has its answer, and before that only where a digest
+// does not decide.
+func (r *recent) sum(text []byte) uint64 { return maphash.Bytes(r.seeds[0], text) }
+
+// claim returns text, with digest d, and true if it is new: the caller must settle
+// it. If it is not, claim waits until it is settled; nil means that ctx has ended.
+func (r *recent) claim(ctx context.Context, d digest, text []byte) (m *remembered, first bool) {
 	for {
 		r.mu.Lock()
 		r.forgetLocked(time.Now())
-		m = r.known[d]
-		if m == nil {
-			m = &remembered{of: d, done: make(chan struct{})}
-			r.known[d] = m
-			r.mu.Unlock()
-			return m, true
+		youngest := r.known[d]
+		if youngest == nil {
+			defer r.mu.Unlock()
+			return r.beginLocked(d), true
 		}
 		r.mu.Unlock()
 		select {
-		case <-m.done:
+		case <-youngest.done:
 		case <-ctx.Done():
 			return nil, false
 		}
-		if m.answer != nil {
-			return m, false
+		sum := r.sum(text)
+		if youngest.answer != nil && youngest.sum == sum {
+			return youngest, false // even if it has been forgotten since
 		}
+		r.mu.Lock()
+		if r.known[d] != youngest { // it was not taken, or another came before
+			r.mu.Unlock()
+			continue
+		}
+		defer r.mu.Unlock()
+		for m = youngest.older; m != nil; m = m.older {
+			if m.sum == sum {
+				return m, false
+			}
+		}
+		return r.beginLocked(d), true
 	}
 }
 
-// settle says what m was answered; nil if the handler did not take it.
-func (r *recent) settle(m *remembered, answer []byte, code AckCode) {
+// beginLocked remembers that a message is in hand.
+func (r *recent) beginLocked(d digest) *remembered {
+	m := &remembered{of: d, done: make(chan struct{}), older: r.known[d]}
+	r.known[d] = m
+	return m
+}
+
+// settle says what m, with this text, was answered; nil if the handler did not
+// take it.
+func (r *recent) settle(m *remembered, text, answer []byte, code AckCode) {
+	if answer != nil {
+		m.sum = r.sum(text)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	m.answer, m.code, m.at = answer, code, now
 	if answer == nil || len(answer) > recentBytes/4 {
-		delete(r.known, m.of)
+		r.dropLocked(m)
 	} else {
 		r.queue = append(r.queue, m)
 		r.bytes += len(answer)
 	}
-	m.answer, m.code, m.at = answer, code, now
 	close(m.done)
 	r.forgetLocked(now)
 }
@@ -126,6 +156,22 @@ func (r *recent) forgetLocked(now time.Time) {
 		r.queue[0] = nil
 		r.queue = r.queue[1:]
 		r.bytes -= len(m.answer)
+		r.dropLocked(m)
+	}
+}
+
+// dropLocked takes m off the known ones.
+func (r *recent) dropLocked(m *remembered) {
+	at := r.known[m.of]
+	switch {
+	case at != m:
+		for at.older != m {
+			at = at.older
+		}
+		at.older = m.older
+	case m.older != nil:
+		r.known[m.of] = m.older
+	default:
 		delete(r.known, m.of)
 	}
 }

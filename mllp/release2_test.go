@@ -3,6 +3,7 @@ package mllp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -217,6 +218,35 @@ func TestRelease2AResendWaitsForTheHandlerThatHasTheMessage(t *testing.T) {
 		first.say(frame(msgA))
 		assert.Equal(t, "06", first.hear2())
 		assert.Len(t, s.delivered(), 2)
+	})
+}
+
+// A resend is known by all of its bytes, also where hundreds of messages begin
+// alike and are of one length.
+func TestRelease2TellsMessagesApartThatBeginAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, &mllp.Server{Framing: release2})
+		c := s.call()
+		alike := func(i int) string {
+			return frame(fmt.Sprintf("%sOBX|1|TX|||%s%04d\r", msgA, strings.Repeat("x", 600), i))
+		}
+		exchange := func(i, delivered int) {
+			t.Helper()
+			c.say(alike(i))
+			require.Equal(t, "06", c.hear2())
+			require.Equal(t, "AA id1", c.hear2())
+			c.say(ack06)
+			require.Len(t, s.delivered(), delivered)
+		}
+		for i := range 1100 {
+			exchange(i, i+1)
+		}
+		for _, i := range []int{1099, 500, 76} { // the youngest, one in the middle, the oldest of 1024
+			exchange(i, 1100)
+		}
+		exchange(75, 1101) // which went to make room
+		exchange(1099, 1101)
+		exchange(75, 1101)
 	})
 }
 

@@ -124,7 +124,7 @@ func (r *Responder) try(ctx context.Context, answer []byte) *SendError {
 	}
 	defer c.Close()
 	var h Header
-	if h.Parse(answer) == nil && h.asks().commit != never {
+	if h.Parse(answer) == nil && h.asks(AckNever).commit != never {
 		_, err = c.send(ctx, answer)
 		return err
 	}

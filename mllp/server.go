@@ -162,6 +162,9 @@ type Server struct {
 	// message is answered once, with AA, AE or AR, as if they were empty: many
 	// senders fill them in and do not know a CA.
 	Enhanced bool
+	// MissingCondition is, with Enhanced, what one of MSH-15 and MSH-16 counts as that
+	// is empty while the other is not; an event tells of it in any case. If empty, NE.
+	MissingCondition AckCondition
 	// Application, if not nil, is called for each message that Handler has taken,
 	// in enhanced mode after the commit acknowledgement has been written, and says
 	// what the application acknowledgement is. In original mode that is the only

@@ -20,6 +20,8 @@
 //	carewire http send --ca certs/ca.crt --content-type application/fhir+json https://lab.example.org/orders order.json
 //	carewire mesh send --base-url https://msg.intspineservices.nhs.uk --to X26HC005 --workflow LAB_RESULTS results.csv
 //	carewire mesh receive --base-url https://msg.intspineservices.nhs.uk --out results.csv --ack 20260101120000000000_A1B2C3
+//	carewire mesh poll --base-url https://msg.intspineservices.nhs.uk --out inbox
+//	carewire mesh doctor --base-url https://msg.intspineservices.nhs.uk
 //	carewire engine login --url https://engine.example.org:8443 --ca ca.crt
 //	carewire engine channels stop "MLLPS Receiver"
 //	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
@@ -83,6 +85,10 @@
 //	carewire mesh fake --dir fake &
 //	carewire mesh handshake --base-url https://127.0.0.1:8700 --dir fake
 //
+// poll keeps MESH's rules of when to ask, and acknowledges a message when it is a
+// file. Where nothing works, doctor looks at one thing after the other, and says
+// what to do. conformance runs NHS's catalogue of tests with synthetic messages.
+//
 // # Engines
 //
 // The commands of engine ask an engine over its API, in the verbs of Mirth's tools:
@@ -120,7 +126,8 @@
 //
 // Messages leave in the order of the files, one after the other, each when the
 // one before is acknowledged. A refusal does not end the run, an unknown fate
-// does: what comes after may depend on it. With --conns or --window above 1 the
-// order is not kept. --repeat gives every copy a control id of its own, unless
-// --same-id is given, because receivers drop duplicates.
+// does: what comes after may depend on it. With --window above 1 they leave in the
+// same order and do not wait for each other, so a few more have left when the run
+// ends. With --conns above 1 the order is not kept. --repeat gives every copy a
+// control id of its own, unless --same-id is given, because receivers drop duplicates.
 package main

@@ -15,14 +15,17 @@ import (
 
 // meshCmds are the commands of `carewire mesh`.
 type meshCmds struct {
-	Handshake meshHandshakeCmd `cmd:"" help:"Tell the server that the mailbox is in use: certificate, name, credentials and clock are good if it answers."`
-	Inbox     meshInboxCmd     `cmd:"" help:"List the ids of the messages that wait."`
-	Send      meshSendCmd      `cmd:"" help:"Send a file, in chunks if it is large, and go on where a send was interrupted."`
-	Receive   meshReceiveCmd   `cmd:"" help:"Receive a message into a file, and go on where that was interrupted."`
-	Ack       meshAckCmd       `cmd:"" help:"Acknowledge a message, after which it cannot be received again."`
-	Track     meshTrackCmd     `cmd:"" help:"Ask what became of a message that was sent."`
-	Lookup    meshLookupCmd    `cmd:"" help:"Find the mailboxes in which an organisation takes a workflow."`
-	Fake      meshFakeCmd      `cmd:"" help:"Serve a MESH of its own on this machine, for trying out."`
+	Handshake   meshHandshakeCmd   `cmd:"" help:"Tell the server that the mailbox is in use: certificate, name, credentials and clock are good if it answers."`
+	Inbox       meshInboxCmd       `cmd:"" help:"List the ids of the messages that wait."`
+	Send        meshSendCmd        `cmd:"" help:"Send a file, in chunks if it is large, and go on where a send was interrupted."`
+	Receive     meshReceiveCmd     `cmd:"" help:"Receive a message into a file, and go on where that was interrupted."`
+	Ack         meshAckCmd         `cmd:"" help:"Acknowledge a message, after which it cannot be received again."`
+	Track       meshTrackCmd       `cmd:"" help:"Ask what became of a message that was sent."`
+	Lookup      meshLookupCmd      `cmd:"" help:"Find the mailboxes in which an organisation takes a workflow."`
+	Poll        meshPollCmd        `cmd:"" help:"Receive what comes into the inbox, as MESH wants it done, until told to end."`
+	Doctor      meshDoctorCmd      `cmd:"" help:"Find out why MESH does not answer: certificates, names, expiry, clock, credentials."`
+	Conformance meshConformanceCmd `cmd:"" help:"Run the tests of NHS's catalogue against an integration environment, and print the evidence."`
+	Fake        meshFakeCmd        `cmd:"" help:"Serve a MESH of its own on this machine, for trying out."`
 }
 
 // meshFlags are what every command but fake has. Each flag comes before the
@@ -40,11 +43,11 @@ type meshFlags struct {
 	JSON           bool          `name:"json" help:"Print JSON, one object a line."`
 }
 
-// connect returns a client for the flags, and the context for its calls.
-func (f *meshFlags) connect(ctx context.Context) (*meshclient.Client, context.Context, context.CancelFunc, error) {
+// config returns the settings for the flags.
+func (f *meshFlags) config() (meshclient.Config, error) {
 	conf, err := meshclient.FromEnvironment(f.Dir, os.Getenv)
 	if err != nil {
-		return nil, nil, nil, unusable("%w", err)
+		return conf, unusable("%w", err)
 	}
 	conf.BaseURL = cmp.Or(f.BaseURL, conf.BaseURL)
 	conf.Mailbox = cmp.Or(f.Mailbox, conf.Mailbox)
@@ -60,9 +63,18 @@ func (f *meshFlags) connect(ctx context.Context) (*meshclient.Client, context.Co
 		}
 		text, err := readBounded(secret.file, maxPasswordBytes)
 		if err != nil {
-			return nil, nil, nil, unusable("%s: %w", secret.flag, err)
+			return conf, unusable("%s: %w", secret.flag, err)
 		}
 		*secret.to = strings.TrimRight(text, "\r\n")
+	}
+	return conf, nil
+}
+
+// connect returns a client for the flags, and the context for its calls.
+func (f *meshFlags) connect(ctx context.Context) (*meshclient.Client, context.Context, context.CancelFunc, error) {
+	conf, err := f.config()
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	client, err := meshclient.New(conf)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -226,4 +227,136 @@ func TestMeshRefusesWhatItCannotUse(t *testing.T) {
 	status := run(t.Context(), []string{"mesh", "fake", "--addr", "0.0.0.0:0", "--dir", missing}, strings.NewReader(""), io.Discard, &errs)
 	assert.Equal(t, exitUsage, status)
 	assert.Contains(t, errs.String(), "not on this machine")
+}
+
+func TestPollEmptiesTheInboxIntoADirectory(t *testing.T) {
+	server, mesh := meshServer(t, meshtest.Options{})
+	dir := filepath.Join(t.TempDir(), "inbox")
+	id := server.Deliver(&meshtest.Message{
+		From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{[]byte("he"), []byte("llo")},
+		Header: map[string][]string{"Mex-Filename": {"../../NameCanary"}},
+	})
+	lost := server.Deliver(&meshtest.Message{From: "MAILBOX2", To: "MAILBOX1", WorkflowID: "W", Chunks: [][]byte{{1}}})
+	server.Undeliverable(lost, "14", "late")
+	report := server.Waiting("MAILBOX2")[1]
+	status, out, errs := mesh("MAILBOX2", "poll", "--once", "--out", dir)
+	require.Equal(t, exitOK, status, errs)
+	assert.Contains(t, out, "received "+id+" from MAILBOX1, workflow W, 5 bytes\n")
+	assert.Contains(t, out, "message "+lost+" was not delivered, code 14\n")
+	assert.NotContains(t, out+errs, "NameCanary")
+	assert.Empty(t, server.Waiting("MAILBOX2"))
+	content, err := os.ReadFile(filepath.Join(dir, id+".dat"))
+	require.NoError(t, err)
+	assert.Equal(t, "hello", string(content))
+	text, err := os.ReadFile(filepath.Join(dir, id+".ctl"))
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "NameCanary", "it is there for whoever may know")
+	assert.FileExists(t, filepath.Join(dir, report+".ctl"))
+	assert.NoFileExists(t, filepath.Join(dir, report+".dat"))
+
+	status, _, errs = mesh("MAILBOX2", "poll", "--once", "--out", dir)
+	assert.Equal(t, exitNo, status)
+	assert.Contains(t, errs, "listed not long ago")
+	server.Deliver(&meshtest.Message{From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{{1}}})
+	server.Script(meshtest.Fault{Op: "download", Status: 410, Body: "{}"})
+	status, _, errs = mesh("MAILBOX2", "poll", "--once", "--out", t.TempDir())
+	assert.Equal(t, exitNo, status)
+	assert.Contains(t, errs, "1 message of 1 in the inbox not done with")
+}
+
+func TestDoctorSaysWhatIsWrongAndWhatToDo(t *testing.T) {
+	server, mesh := meshServer(t, meshtest.Options{})
+	status, out, errs := mesh("MAILBOX1", "doctor")
+	require.Equal(t, exitOK, status, out+errs)
+	for _, want := range []string{"ok   client certificate: good until", "ok   server certificate: verified", "ok   clock", "ok   handshake", "client.mailbox1.api.mesh-client.nhs.uk"} {
+		assert.Contains(t, out, want)
+	}
+	dir := t.TempDir()
+	write := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, text, 0o600))
+		return path
+	}
+	now := time.Now()
+	late, lateKey, err := server.Client(now.Add(-2*time.Hour), now.Add(-time.Hour))
+	require.NoError(t, err)
+	soon, soonKey, err := server.Client(now.Add(-2*time.Hour), now.Add(30*24*time.Hour))
+	require.NoError(t, err)
+	other, err := meshtest.New(meshtest.Options{})
+	require.NoError(t, err)
+	defer other.Close()
+	strange, strangeKey, err := other.Client(now.Add(-time.Hour), now.AddDate(1, 0, 0))
+	require.NoError(t, err)
+	for name, tt := range map[string]struct {
+		args  []string
+		wants []string
+		bad   bool
+	}{
+		"expired":         {[]string{"--cert", write("late.crt", late), "--key", write("late.key", lateKey)}, []string{"BAD  client certificate: it expired", "-> make a new key"}, true},
+		"expires soon":    {[]string{"--cert", write("soon.crt", soon), "--key", write("soon.key", soonKey)}, []string{"warn client certificate: it expires in 29 days"}, false},
+		"another's":       {[]string{"--cert", write("strange.crt", strange), "--key", write("strange.key", strangeKey)}, []string{"BAD  handshake", "each environment has client certificates"}, true},
+		"another root":    {[]string{"--ca", write("other.crt", other.CA())}, []string{"BAD  server certificate: no root verifies what CN=meshtest CA", "-> set --ca"}, true},
+		"no certificate":  {[]string{"--cert", filepath.Join(dir, "none")}, []string{"BAD  client certificate: open", "BAD  settings"}, true},
+		"key of another":  {[]string{"--key", write("other.key", strangeKey)}, []string{"BAD  settings", "-> correct the setting"}, true},
+		"wrong password":  {[]string{"--password-file", write("password", []byte("PasswordCanary"))}, []string{"BAD  handshake", "-> compare mailbox, password"}, true},
+		"nobody there":    {[]string{"--base-url", "https://127.0.0.1:1"}, []string{"BAD  server certificate: no connection", "-> open the firewall"}, true},
+		"nothing to find": {[]string{"--json"}, []string{`"what":"handshake","state":"ok"`}, false},
+	} {
+		status, out, errs := mesh("MAILBOX1", append([]string{"doctor"}, tt.args...)...)
+		assert.Equal(t, map[bool]int{true: exitNo, false: exitOK}[tt.bad], status, name+"\n"+out+errs)
+		for _, want := range tt.wants {
+			assert.Contains(t, out, want, name)
+		}
+		assert.NotContains(t, out+errs, "PasswordCanary")
+	}
+	server.Advance(3 * time.Hour)
+	status, out, _ = mesh("MAILBOX1", "doctor")
+	assert.Equal(t, exitNo, status)
+	assert.Contains(t, out, "BAD  clock: this machine's is -")
+}
+
+func TestConformanceRunsTheCatalogueAndPrintsTheEvidence(t *testing.T) {
+	server, mesh := meshServer(t, meshtest.Options{Mailboxes: map[string]string{"MAILBOX1": "password", "MAILBOX2": "password", "OFF": "password"}, Dir: t.TempDir()})
+	server.Disable("OFF")
+	server.Deliver(&meshtest.Message{From: "MAILBOX2", To: "MAILBOX1", WorkflowID: "W", Chunks: [][]byte{{1}}})
+	args := []string{"conformance", "--workflow", "W", "--disabled", "OFF", "--many"}
+	if !testing.Short() {
+		args = append(args, "--large")
+	}
+	status, out, errs := mesh("MAILBOX1", args...)
+	require.Equal(t, exitOK, status, out+errs)
+	for _, want := range []string{
+		"pass handshake", "pass 201", "pass 202", "pass 401", "pass 402", "pass 601", "pass 701", "pass 702", "pass 704", "pass 705", "skip 703", "skip 801",
+		"listed, 497 received and acknowledged; listed, 103 received", `status 417, code "12", tried once`,
+	} {
+		assert.Contains(t, out, want)
+	}
+	assert.Len(t, server.Waiting("MAILBOX1"), 1+2, "what is not its own is not acknowledged")
+
+	server.Script(meshtest.Fault{Op: "acknowledge", Status: 403, Body: "{}", Times: 2})
+	status, out, _ = mesh("MAILBOX1", "conformance", "--workflow", "W")
+	assert.Equal(t, exitNo, status)
+	for _, want := range []string{"FAIL 401", "FAIL 402", "skip 501", "skip 601", "skip 701", "skip 705"} {
+		assert.Contains(t, out, want)
+	}
+}
+
+func TestTwoMessagesWithOneFileNameAreTwoFiles(t *testing.T) {
+	server, mesh := meshServer(t, meshtest.Options{})
+	dir := t.TempDir()
+	for _, name := range []string{"x", "x", `C:\x`, "..", "CON.", strings.Repeat("x", 300)} {
+		server.Deliver(&meshtest.Message{
+			From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{[]byte("content")},
+			Header: map[string][]string{"Mex-Filename": {name}},
+		})
+	}
+	want := server.Waiting("MAILBOX2")
+	status, _, errs := mesh("MAILBOX2", "poll", "--once", "--out", dir)
+	require.Equal(t, exitOK, status, errs)
+	files, err := filepath.Glob(filepath.Join(dir, "*.dat"))
+	require.NoError(t, err)
+	require.Len(t, files, len(want))
+	for i, file := range files {
+		assert.Equal(t, want[i]+".dat", filepath.Base(file))
+	}
 }

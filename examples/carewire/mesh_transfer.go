@@ -246,6 +246,11 @@ func saveState(path string, state any) error {
 	if err != nil {
 		return err
 	}
+	return writeDurably(path, text)
+}
+
+// writeDurably replaces a file as a whole.
+func writeDurably(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".mesh-*") // mode 0600
 	if err != nil {
 		return err

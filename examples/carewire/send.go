@@ -30,7 +30,7 @@ type sendCmd struct {
 	Repeat  int           `default:"1" placeholder:"N" help:"Send everything N times (default: ${default}). With N above 1 every copy gets an MSH-10 of its own."`
 	SameID  bool          `name:"same-id" help:"With --repeat: leave MSH-10 as it is."`
 	Conns   int           `default:"1" placeholder:"N" help:"Connections to send over (default: ${default}). With more than one, messages arrive in no certain order."`
-	Window  int           `default:"1" placeholder:"N" help:"Messages that may wait for their acknowledgement on each connection at a time (default: ${default}). With more than one, messages leave in no certain order."`
+	Window  int           `default:"1" placeholder:"N" help:"Messages that may wait for their acknowledgement on each connection at a time (default: ${default}). They leave in the order of the files."`
 	Timeout time.Duration `default:"30s" placeholder:"SPAN" help:"How long to wait for each acknowledgement (default: ${default})."`
 	Quiet   bool          `help:"Print only what was not acknowledged, and the summary."`
 	JSON    bool          `name:"json" help:"Print one JSON object for each message and one for the summary."`
@@ -219,19 +219,25 @@ func (r *sending) connection(ctx context.Context) {
 	}
 	defer conn.Close()
 	var window sync.WaitGroup
-	for range r.command.Window {
+	defer window.Wait()
+	room := make(chan struct{}, r.command.Window)
+	for {
+		room <- struct{}{} // before next, so that what has failed is known
+		n := r.next()
+		if n < 0 {
+			return
+		}
+		m := r.messages[n%len(r.messages)]
+		if r.ids != nil {
+			m.text = setControlID(m.text, r.ids.at(n))
+		}
+		wait := conn.Start(ctx, m.text)
 		window.Go(func() {
-			for n := r.next(); n >= 0; n = r.next() {
-				m := r.messages[n%len(r.messages)]
-				if r.ids != nil {
-					m.text = setControlID(m.text, r.ids.at(n))
-				}
-				reply, err := conn.Send(ctx, m.text)
-				r.record(&m, reply, err)
-			}
+			reply, err := wait()
+			r.record(&m, reply, err)
+			<-room
 		})
 	}
-	window.Wait()
 }
 
 // next returns the number of the next message to send, or -1.

@@ -274,6 +274,18 @@ func TestManyConnectionsAndAWindow(t *testing.T) {
 	assert.True(t, strings.HasPrefix(r.out, "200 messages: 200 acknowledged, 0 refused, 0 unknown, 0 not sent\n"), r.out)
 }
 
+func TestMessagesOfAWindowLeaveInTheOrderOfTheFile(t *testing.T) {
+	p := answering(t, byID(nil))
+	var messages []string
+	for i := range 300 {
+		messages = append(messages, adt(fmt.Sprintf("M%d", i)))
+	}
+	r := send(t, p, file(t, "many.hl7", strings.Join(messages, "")), "--window", "16", "--quiet")
+	require.Equal(t, exitOK, r.status, r.err)
+	assert.Equal(t, messages, p.got())
+	assert.Equal(t, 1, p.connections())
+}
+
 func TestQuietStillPrintsWhatWasNotAcknowledged(t *testing.T) {
 	p := answering(t, byID(map[string]string{"M2": "AR"}))
 	r := send(t, p, file(t, "two.hl7", adt("M1")+adt("M2")), "--quiet")

@@ -469,7 +469,7 @@ func environment(t *testing.T) config.Environment {
 func TestExampleConfigurationIsValid(t *testing.T) {
 	cfg, err := config.Load("example.yaml", os.LookupEnv)
 	require.NoError(t, err)
-	assert.Len(t, cfg.Channels, 3)
+	assert.Len(t, cfg.Channels, 4)
 	for _, d := range cfg.Channels[0].Destinations {
 		assert.NotEmpty(t, d.Type)
 	}

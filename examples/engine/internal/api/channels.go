@@ -107,6 +107,10 @@ func sourceTransportName(s *config.Source) string {
 		return "TCP Listener"
 	case s.DICOM != nil:
 		return "DICOM Listener"
+	case s.HTTP != nil:
+		return "HTTP Listener"
+	case s.MESH != nil:
+		return "MESH Reader"
 	default:
 		return "Channel Reader"
 	}
@@ -118,6 +122,10 @@ func sourceProperties(s *config.Source) map[string]any {
 		return tcpSourceProperties(s.TCP)
 	case s.DICOM != nil:
 		return dicomSourceProperties(s.DICOM)
+	case s.HTTP != nil:
+		return httpSourceProperties(s.HTTP)
+	case s.MESH != nil:
+		return meshSourceProperties(s.MESH)
 	default:
 		return map[string]any{}
 	}
@@ -133,6 +141,8 @@ func transportName(d *config.Destination) string {
 		return "HTTP Sender"
 	case d.SMTP != nil:
 		return "SMTP Sender"
+	case d.MESH != nil:
+		return "MESH Sender"
 	case d.File != nil:
 		return "File Writer"
 	default:
@@ -150,6 +160,8 @@ func properties(d *config.Destination) map[string]any {
 		return httpProperties(d.HTTP)
 	case d.SMTP != nil:
 		return smtpProperties(d.SMTP)
+	case d.MESH != nil:
+		return meshDestinationProperties(d.MESH)
 	case d.Channel != nil:
 		return map[string]any{"channelId": d.Channel.ChannelID}
 	default:

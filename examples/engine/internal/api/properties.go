@@ -91,6 +91,36 @@ func smtpProperties(s *config.SMTPDestination) map[string]any {
 	}
 }
 
+// httpSourceProperties are those of a source of type http, by Mirth's names, without
+// credentials and headers.
+func httpSourceProperties(h *config.HTTPSource) map[string]any {
+	return map[string]any{
+		"listenerConnectorProperties": map[string]string{"host": h.Host, "port": strconv.Itoa(h.Port)},
+		"contextPath":                 h.ContextPath, "methods": h.Methods, "charset": charset(h.Charset),
+		"timeout": milliseconds(h.Timeout), "maxMessageSize": h.MaxMessageSize,
+		"maxConnections": strconv.Itoa(h.MaxConnections), "responseContentType": h.ResponseContentType,
+		"responseStatusCode": strconv.Itoa(h.ResponseStatusCode), "useAuthentication": h.UseAuthentication,
+		"tls": enabled(h.TLS),
+	}
+}
+
+// meshSourceProperties are those of a source of type mesh, without credentials.
+func meshSourceProperties(m *config.MESHSource) map[string]any {
+	return map[string]any{
+		"baseUrl": m.BaseURL, "mailbox": m.Mailbox.Mailbox, "workflowFilter": m.WorkflowFilter,
+		"pollingFrequency": milliseconds(m.PollingFrequency), "maxMessageSize": m.MaxMessageSize, "tls": enabled(m.TLS),
+	}
+}
+
+// meshDestinationProperties are those of a destination of type mesh, likewise, and
+// without the recipient, which for some workflows names a patient.
+func meshDestinationProperties(m *config.MESHDestination) map[string]any {
+	return map[string]any{
+		"baseUrl": m.BaseURL, "mailbox": m.Mailbox.Mailbox, "workflowId": m.WorkflowID,
+		"contentType": m.ContentType, "gzip": m.Gzip, "tls": enabled(m.TLS),
+	}
+}
+
 func transmissionMode(f *config.Framing) map[string]string {
 	mode := map[string]string{"pluginPointName": f.TransmissionMode}
 	switch f.TransmissionMode {

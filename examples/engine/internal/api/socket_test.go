@@ -44,9 +44,11 @@ func dial(t *testing.T, url string, edits ...edit) (c *client, status int, err e
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	conn, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPHeader: r.Header})
+	if resp != nil && resp.Body != nil {
+		_ = resp.Body.Close()
+	}
 	if resp != nil {
 		status = resp.StatusCode
-		_ = resp.Body.Close()
 	}
 	if err != nil {
 		return nil, status, err

@@ -15,11 +15,8 @@ import (
 	"github.com/carewire/carewire/tlsprops"
 )
 
-// Connector types that the design has and this version does not.
-var laterTypes = []string{"http", "mesh"}
-
 func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
-	kind, ok := d.connectorType(node, key, "tcp", "dicom", "channel")
+	kind, ok := d.connectorType(node, key, "tcp", "dicom", "http", "mesh", "channel")
 	if !ok {
 		return
 	}
@@ -31,13 +28,19 @@ func (s *Source) decodeNode(d *decoder, node *yaml.Node, key string) {
 	case "dicom":
 		s.DICOM = new(DICOMSource)
 		d.mapping(node, key, own, reflect.ValueOf(s.DICOM).Elem())
+	case "http":
+		s.HTTP = new(HTTPSource)
+		d.mapping(node, key, own, reflect.ValueOf(s.HTTP).Elem())
+	case "mesh":
+		s.MESH = new(MESHSource)
+		d.mapping(node, key, own, reflect.ValueOf(s.MESH).Elem())
 	case "channel":
 		d.mapping(node, key, own)
 	}
 }
 
 func (dest *Destination) decodeNode(d *decoder, node *yaml.Node, key string) {
-	kind, ok := d.connectorType(node, key, "tcp", "dicom", "http", "smtp", "file", "channel")
+	kind, ok := d.connectorType(node, key, "tcp", "dicom", "http", "smtp", "mesh", "file", "channel")
 	if !ok {
 		return
 	}
@@ -55,6 +58,9 @@ func (dest *Destination) decodeNode(d *decoder, node *yaml.Node, key string) {
 	case "smtp":
 		dest.SMTP = new(SMTPDestination)
 		d.mapping(node, key, own, reflect.ValueOf(dest.SMTP).Elem())
+	case "mesh":
+		dest.MESH = new(MESHDestination)
+		d.mapping(node, key, own, reflect.ValueOf(dest.MESH).Elem())
 	case "file":
 		dest.File = new(FileDestination)
 		d.mapping(node, key, own, reflect.ValueOf(dest.File).Elem())
@@ -85,8 +91,6 @@ func (d *decoder) connectorType(node *yaml.Node, key string, known ...string) (k
 			return "", false
 		case slices.Contains(known, kind):
 			return kind, true
-		case slices.Contains(laterTypes, kind):
-			d.report(value.Line, join(key, "type"), "this type is not in this version of the engine: the types are %s", strings.Join(known, ", "))
 		default:
 			d.report(value.Line, join(key, "type"), "is not a type: the types are %s", strings.Join(known, ", "))
 		}
@@ -125,6 +129,7 @@ func (d *decoder) check(cfg *Config) {
 		d.destinations(key, ch, directories)
 	}
 	d.targets(cfg, ids)
+	d.inboxes(cfg)
 }
 
 // unique checks an identifier that the store keeps: required, of a few safe
@@ -215,6 +220,8 @@ func (d *decoder) destinations(channel string, ch *Channel, directories map[stri
 			d.httpDestination(key, dest.HTTP)
 		case dest.SMTP != nil:
 			d.smtpDestination(key, dest.SMTP)
+		case dest.MESH != nil:
+			d.meshDestination(key, dest.MESH)
 		case dest.File != nil:
 			d.directory(join(key, "directory"), dest.File.Directory, directories)
 		}

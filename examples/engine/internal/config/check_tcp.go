@@ -53,6 +53,10 @@ func (d *decoder) source(channel string, s *Source, others []listener, directori
 		others = d.tcpSource(key, s.TCP, others, directories)
 	case s.DICOM != nil:
 		others = d.dicomSource(key, s.DICOM, others)
+	case s.HTTP != nil:
+		others = d.httpSource(key, s.HTTP, others)
+	case s.MESH != nil:
+		d.meshSource(key, s.MESH, directories)
 	}
 	return others
 }
@@ -73,7 +77,7 @@ func (d *decoder) tcpSource(key string, tcp *TCPSource, others []listener, direc
 		others = d.listeningSource(key, tcp, others)
 	}
 	d.framing(key, &tcp.Framing)
-	d.charset(key, tcp.CharsetEncoding)
+	d.charset(join(key, "charsetEncoding"), tcp.CharsetEncoding)
 	d.within(key, "receiveTimeout", tcp.ReceiveTimeout, 7*24*time.Hour)
 	d.between(key, "maxMessageSize", tcp.MaxMessageSize, maxMessageSize, "bytes")
 	d.oneOf(join(key, "batches"), tcp.Batches, "reject", "deliver", "per-message", "batch", "last")
@@ -149,7 +153,7 @@ func readable(p *tlsprops.TlsProperties) *tlsprops.TlsProperties {
 // each by itself, without the values that it quotes.
 func (d *decoder) library(key string, err error) {
 	if err != nil {
-		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "mllp: "), "smtpx: ")
+		text := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "mllp: "), "smtpx: "), "meshclient: ")
 		d.at(key, "%s", yamlQuoted.ReplaceAllString(text, "…"))
 	}
 }
@@ -283,7 +287,7 @@ func (d *decoder) tcpDestination(key string, tcp *TCPDestination) {
 	d.host(join(key, "host"), tcp.Host, "the name or address to send to")
 	d.port(join(key, "port"), tcp.Port)
 	d.framing(key, &tcp.Framing)
-	d.charset(key, tcp.CharsetEncoding)
+	d.charset(join(key, "charsetEncoding"), tcp.CharsetEncoding)
 	d.within(key, "responseTimeout", tcp.ResponseTimeout, maxTimeout)
 	d.within(key, "applicationTimeout", tcp.ApplicationTimeout, maxTimeout)
 	d.within(key, "sendTimeout", tcp.SendTimeout, 24*time.Hour)
@@ -349,12 +353,12 @@ func (d *decoder) between(parent, name string, value, most int64, what string) {
 }
 
 // charset checks that the engine can convert from and to a set.
-func (d *decoder) charset(parent string, set mllp.Charset) {
+func (d *decoder) charset(key string, set mllp.Charset) {
 	if set == mllp.CharsetAuto {
 		return
 	}
 	if _, err := set.Encode(nil, "", 0); err != nil {
-		d.at(join(parent, "charsetEncoding"), "is a character set that the engine cannot convert: write raw, ASCII, UTF-8 or ISO-8859-1 to -9 and -15")
+		d.at(key, "is a character set that the engine cannot convert: write raw, ASCII, UTF-8 or ISO-8859-1 to -9 and -15")
 	}
 }
 

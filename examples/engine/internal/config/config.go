@@ -14,7 +14,7 @@
 // replaced once, when the file is read; what comes out is never looked at
 // again, whatever it holds. $${ stands for ${ itself, and ${message.…} is left
 // for the connectors that fill it in per message. A secret (passphrase,
-// keyPassphrase, password, passcode, keyStorePW, keyPW, trustStorePW) may also be written as file:/run/secrets/name: the file's
+// keyPassphrase, password, hashSecret, passcode, keyStorePW, keyPW, trustStorePW) may also be written as file:/run/secrets/name: the file's
 // content without its last line break. No value is ever printed, only keys.
 //
 // Relative paths are relative to the directory of the configuration file.
@@ -76,26 +76,29 @@ type Channel struct {
 	Stored bool
 }
 
-// Source is where a channel's messages come from. Of TCP and DICOM, the one that
-// Type names is set; a source of type channel has no settings of its own: what
-// comes in is what destinations of other channels hand over.
+// Source is where a channel's messages come from. Of TCP, DICOM, HTTP and MESH, the
+// one that Type names is set; a source of type channel has no settings of its own:
+// what comes in is what destinations of other channels hand over.
 type Source struct {
-	Type  string `yaml:"type"` // "tcp", "dicom" or "channel"
+	Type  string `yaml:"type"` // "tcp", "dicom", "http", "mesh" or "channel"
 	TCP   *TCPSource
 	DICOM *DICOMSource
+	HTTP  *HTTPSource
+	MESH  *MESHSource
 }
 
-// Destination is where a channel's messages go. Of TCP, DICOM, HTTP, SMTP, File
+// Destination is where a channel's messages go. Of TCP, DICOM, HTTP, SMTP, MESH, File
 // and Channel, the one that Type names is set.
 type Destination struct {
 	// Name names the queue in the store: as Channel.ID, and as lasting.
 	Name    string `yaml:"name"`
-	Type    string `yaml:"type"` // "tcp", "dicom", "http", "smtp", "file" or "channel"
+	Type    string `yaml:"type"` // "tcp", "dicom", "http", "smtp", "mesh", "file" or "channel"
 	Queue   Queue  `yaml:"queue"`
 	TCP     *TCPDestination
 	DICOM   *DICOMDestination
 	HTTP    *HTTPDestination
 	SMTP    *SMTPDestination
+	MESH    *MESHDestination
 	File    *FileDestination
 	Channel *ChannelDestination
 }
@@ -129,6 +132,7 @@ type ChannelDestination struct {
 
 // What an unset key means.
 const (
+	defaultDataDir               = "data"
 	defaultRetryInterval         = 10 * time.Second
 	defaultResponseTimeout       = 30 * time.Second
 	defaultMaxConnections        = 1024
@@ -138,7 +142,7 @@ const (
 )
 
 func (c *Config) setDefaults() {
-	setDefault(&c.DataDir, "data")
+	setDefault(&c.DataDir, defaultDataDir)
 	setDefault(&c.Store, "sqlite")
 	for i := range c.Channels {
 		ch := &c.Channels[i]
@@ -148,6 +152,10 @@ func (c *Config) setDefaults() {
 			ch.Source.TCP.setDefaults()
 		case ch.Source.DICOM != nil:
 			ch.Source.DICOM.setDefaults()
+		case ch.Source.HTTP != nil:
+			ch.Source.HTTP.setDefaults()
+		case ch.Source.MESH != nil:
+			ch.Source.MESH.setDefaults(c.DataDir, ch.ID)
 		}
 		for j := range ch.Destinations {
 			d := &ch.Destinations[j]
@@ -160,6 +168,8 @@ func (c *Config) setDefaults() {
 				d.DICOM.setDefaults()
 			case d.HTTP != nil:
 				d.HTTP.setDefaults()
+			case d.MESH != nil:
+				d.MESH.setDefaults()
 			}
 		}
 	}

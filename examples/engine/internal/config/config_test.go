@@ -131,7 +131,6 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		{"no source", "    source: {type: tcp, host: 127.0.0.1, port: 6663}\n", "", 24, "channels[1].source", "is missing"},
 		{"source without a type", "type: tcp, host: 127.0.0.1, port: 6663", "host: 127.0.0.1, port: 6663", 25, "channels[1].source.type", "is missing: the types are tcp"},
 		{"unknown type of source", "      type: tcp\n", "      type: " + marker + "\n", 7, "channels[0].source.type", "is not a type: the types are tcp"},
-		{"type of source of a later version", "      type: tcp\n", "      type: mesh\n", 7, "channels[0].source.type", "not in this version"},
 		{"source of a channel with a port", "type: tcp, host: 127.0.0.1, port: 6663", "type: channel, port: 6663", 25, "channels[1].source.port", "not a key here"},
 		{"source without a host", "      host: 127.0.0.1\n", "", 6, "channels[0].source.host", "is missing: 0.0.0.0 accepts from every network"},
 		{"host with a port", "      host: 127.0.0.1\n", "      host: 127.0.0.1:6661\n", 8, "channels[0].source.host", "without a port"},
@@ -148,8 +147,7 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		{"empty list of destinations", "\n      - {name: archive, type: file, directory: /var/lib/second}", " []", 26, "channels[1].destinations", "at least one"},
 		{"destination without a name", "name: archive, type: file, directory: /var", "type: file, directory: /var", 27, "channels[1].destinations[0].name", "is missing"},
 		{"two destinations of one name", "name: copy", "name: lab", 21, "channels[0].destinations[2].name", "the same as channels[0].destinations[0].name in line 12"},
-		{"destination without a type", "        type: file\n", "", 18, "channels[0].destinations[1].type", "is missing: the types are tcp, dicom, http, smtp, file, channel"},
-		{"type of destination of a later version", "type: file\n", "type: mesh\n", 19, "channels[0].destinations[1].type", "not in this version"},
+		{"destination without a type", "        type: file\n", "", 18, "channels[0].destinations[1].type", "is missing: the types are tcp, dicom, http, smtp, mesh, file, channel"},
 		{"unknown type of destination", "type: file\n", "type: " + marker + "\n", 19, "channels[0].destinations[1].type", "is not a type"},
 		{"destination without a host", "        host: lab.example.org\n", "", 12, "channels[0].destinations[0].host", "is missing"},
 		{"destination whose host is a URL", "lab.example.org", "mllp://lab/", 14, "channels[0].destinations[0].host", "neither a host name nor an address"},
@@ -202,7 +200,7 @@ channels:
     source: {type: tcp, host: "", port: zero}
     destinations:
       - {name: d, type: file, directory: x}
-      - {name: d, type: mesh}
+      - {name: d, type: fax}
       - {name: d, type: file, directory: y}
 `, nil)
 	require.Error(t, err)
@@ -215,7 +213,7 @@ channels:
 		"4: channels[0].namme: not a key here; did you mean name?",
 		"5: channels[0].source.port: has the wrong type: write a whole number",
 		"5: channels[0].source.host: is missing: 0.0.0.0 accepts from every network, 127.0.0.1 from this machine only",
-		"8: channels[0].destinations[1].type: this type is not in this version of the engine: the types are tcp, dicom, http, smtp, file, channel",
+		"8: channels[0].destinations[1].type: is not a type: the types are tcp, dicom, http, smtp, mesh, file, channel",
 		"9: channels[0].destinations[2].name: is the same as channels[0].destinations[0].name in line 7: each needs its own",
 	}
 	assert.Equal(t, want, got)

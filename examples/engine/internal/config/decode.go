@@ -34,7 +34,7 @@ type nodeDecoder interface {
 }
 
 // secretKeys are the keys whose value may be given as file:PATH.
-var secretKeys = []string{"passphrase", "keyPassphrase", "password", "passcode", "keyStorePW", "keyPW", "trustStorePW"}
+var secretKeys = []string{"passphrase", "keyPassphrase", "password", "hashSecret", "passcode", "keyStorePW", "keyPW", "trustStorePW"}
 
 func (d *decoder) report(line int, key, format string, args ...any) {
 	d.found = append(d.found, LineError{File: d.file, Line: line, Key: key, Text: fmt.Sprintf(format, args...)})
@@ -275,7 +275,7 @@ func isReference(text string) bool {
 // millisecondKeys are the durations that Mirth has too, in milliseconds: a number
 // without a unit stands for these.
 var millisecondKeys = []string{
-	"receiveTimeout", "responseTimeout", "sendTimeout",
+	"receiveTimeout", "responseTimeout", "sendTimeout", "timeout", "pollingFrequency",
 	"requestTo", "idleTo", "connectTo", "acceptTo", "rspTo", "releaseTo",
 }
 

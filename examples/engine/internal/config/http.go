@@ -83,11 +83,7 @@ func (d *decoder) httpDestination(key string, h *HTTPDestination) {
 	d.oneOf(join(key, "authenticationType"), h.AuthenticationType, "Basic", "Digest")
 	d.credentials(key, "useAuthentication", h.UseAuthentication, h.Username, h.Password, "authenticationType")
 	d.within(key, "responseTimeout", h.ResponseTimeout, maxTimeout)
-	if at := join(key, "proxyUrl"); d.has(at) && d.clean(at) && h.ProxyURL != httpsender.DirectOnly {
-		if u, err := url.Parse(h.ProxyURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			d.at(at, "is neither http://host:port, https://host:port nor none")
-		}
-	}
+	d.proxy(join(key, "proxyUrl"), h.ProxyURL)
 	if h.TLS == nil {
 		return
 	}
@@ -95,6 +91,15 @@ func (d *decoder) httpDestination(key string, h *HTTPDestination) {
 		d.at(at, "is used with an https:// host only: remove one of the two")
 	} else if u, err := url.Parse(h.Host); err == nil {
 		d.tls(at, *h.TLS, tlsprops.Client, u.Hostname())
+	}
+}
+
+func (d *decoder) proxy(key, proxy string) {
+	if !d.has(key) || !d.clean(key) || proxy == httpsender.DirectOnly {
+		return
+	}
+	if u, err := url.Parse(proxy); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		d.at(key, "is neither http://host:port, https://host:port nor none")
 	}
 }
 
@@ -135,7 +140,7 @@ func (d *decoder) headers(parent string, list []Header, reserved ...string) {
 				}
 			}
 		}
-		if h.Value.uses("raw") {
+		if h.Value.usesRaw() {
 			d.at(join(at, "value"), "cannot hold ${message.raw}, which has more than one line")
 		}
 	}

@@ -45,10 +45,10 @@ func Load(path string, lookup func(string) (string, bool)) (*Config, error) {
 		slices.SortStableFunc(d.found, func(a, b LineError) int { return a.Line - b.Line })
 		return nil, d.found
 	}
-	cfg.setDefaults()
 	if !d.has("dataDir") {
-		cfg.DataDir = d.resolve(cfg.DataDir)
+		cfg.DataDir = d.resolve(defaultDataDir)
 	}
+	cfg.setDefaults()
 	return &cfg, nil
 }
 
@@ -173,6 +173,13 @@ func (d *decoder) resolvePaths(cfg *Config) {
 				paths = append(paths, &q.Directory)
 			}
 		}
+		if s := ch.Source.HTTP; s != nil {
+			addTLS(s.TLS)
+		}
+		if s := ch.Source.MESH; s != nil {
+			paths = append(paths, &s.Directory)
+			addTLS(s.TLS)
+		}
 		for j := range ch.Destinations {
 			switch dest := &ch.Destinations[j]; {
 			case dest.TCP != nil:
@@ -183,6 +190,8 @@ func (d *decoder) resolvePaths(cfg *Config) {
 				addTLS(dest.HTTP.TLS)
 			case dest.SMTP != nil:
 				addTLS(dest.SMTP.TLS)
+			case dest.MESH != nil:
+				addTLS(dest.MESH.TLS)
 			case dest.File != nil:
 				paths = append(paths, &dest.File.Directory)
 			}

@@ -131,7 +131,7 @@ func (d *decoder) smtpDestination(key string, s *SMTPDestination) {
 			d.at(at, "is missing")
 		}
 	}
-	if s.Subject.uses("raw") {
+	if s.Subject.usesRaw() {
 		d.at(join(key, "subject"), "cannot hold ${message.raw}, which has more than one line")
 	}
 	d.within(key, "timeout", s.Timeout, time.Hour)

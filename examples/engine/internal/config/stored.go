@@ -145,6 +145,9 @@ func (d *decoder) channel(root *yaml.Node, others []*Channel) *Channel {
 	} else if dicom != nil && ch.ID != "" {
 		d.distinct(seen.directories, "source.dest", filepath.Clean(dicom.Directory(d.dataDir(), ch.ID)))
 	}
+	if m := ch.Source.MESH; m != nil && m.Mailbox.Mailbox != "" && d.clean("source.mailbox") {
+		d.distinct(seen.inboxes, "source.mailbox", m.inbox())
+	}
 	cfg.setDefaults()
 	ch.Stored = true
 	return ch
@@ -153,6 +156,7 @@ func (d *decoder) channel(root *yaml.Node, others []*Channel) *Channel {
 // taken is what only one channel can have, and which has it.
 type taken struct {
 	ids, names, directories map[string]string
+	inboxes                 map[string]string
 	listeners               []listener
 }
 
@@ -160,7 +164,7 @@ type taken struct {
 // not looked at again. What listens or writes into a directory must be here; of a port
 // that is missing the opening would tell.
 func (d *decoder) beside(others []*Channel) taken {
-	all := taken{ids: make(map[string]string), names: make(map[string]string), directories: make(map[string]string)}
+	all := taken{ids: make(map[string]string), names: make(map[string]string), directories: make(map[string]string), inboxes: make(map[string]string)}
 	for _, ch := range others {
 		name := otherChannel + ch.ID
 		all.ids[ch.ID], all.names[ch.Name] = name, name
@@ -171,6 +175,12 @@ func (d *decoder) beside(others []*Channel) taken {
 			if tcp.Quarantine != nil {
 				all.directories[filepath.Clean(tcp.Quarantine.Directory)] = name
 			}
+		}
+		if h := ch.Source.HTTP; h != nil {
+			all.listeners = append(all.listeners, listener{h.Host, h.Port, name})
+		}
+		if m := ch.Source.MESH; m != nil {
+			all.inboxes[m.inbox()] = name
 		}
 		if dicom := ch.Source.DICOM; dicom != nil {
 			all.listeners = append(all.listeners, listener{dicom.Host, dicom.Port, name})

@@ -41,9 +41,9 @@ func (t Template) Expand(value func(variable string) (string, error)) (string, e
 	return out.String(), nil
 }
 
-// uses tells whether the template asks for a variable.
-func (t Template) uses(variable string) bool {
-	return slices.ContainsFunc(t.parts, func(p part) bool { return p.variable == variable })
+// usesRaw tells whether the template asks for the message itself.
+func (t Template) usesRaw() bool {
+	return slices.ContainsFunc(t.parts, func(p part) bool { return p.variable == "raw" })
 }
 
 // Addresses are templates of one address each, written in one text with commas

@@ -78,6 +78,10 @@ func (e *Engine) newChannel(cfg *config.Channel) *channel {
 		ch.source = newTCPSource(ch, e.opts)
 	case cfg.Source.DICOM != nil:
 		ch.source = newDICOMSource(ch, e.opts)
+	case cfg.Source.HTTP != nil:
+		ch.source = newHTTPSource(ch, e.opts)
+	case cfg.Source.MESH != nil:
+		ch.source = newMESHSource(ch, e.opts)
 	default:
 		ch.source = new(channelSource)
 	}

@@ -501,7 +501,7 @@ func TestAnObjectWhoseCommitmentIsNotReportedStaysQueued(t *testing.T) {
 
 // Objects go from and to the disk in pieces.
 func TestAnObjectIsNeverInMemoryAsAWhole(t *testing.T) {
-	const size = 32 << 20
+	const size = 12 << 20
 	path := filepath.Join(t.TempDir(), "big.dcm")
 	meta := dicomtls.FileMeta{SOPClassUID: ctImage, SOPInstanceUID: "1.2.3", TransferSyntaxUID: dicomtls.ExplicitVRLittleEndian}
 	file, err := meta.AppendTo(nil)
@@ -521,7 +521,8 @@ func TestAnObjectIsNeverInMemoryAsAWhole(t *testing.T) {
 	eventually(t, "it is delivered", func() bool { return e.stats("ct").Sent == 2 })
 	runtime.ReadMemStats(&after)
 	assert.Greater(t, got, int64(size))
-	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(size/4), "bytes allocated in all, by both sides")
+	t.Logf("%d bytes allocated in all, by both sides", after.TotalAlloc-before.TotalAlloc)
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(size/2))
 }
 
 // serveDICOM is an archive with a handler of its own.

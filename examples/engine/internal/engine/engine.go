@@ -48,6 +48,7 @@ type Engine struct {
 	opts        Options
 	dataDir     string
 	commitments *dicomtls.Commitments // of all sources and destinations of type dicom
+	mailboxes   map[string]*mailbox   // of all sources and destinations of type mesh; after New guarded by changing
 
 	set      atomic.Pointer[set] // the channels that there are now
 	changing sync.Mutex          // held while set is exchanged: one change at a time

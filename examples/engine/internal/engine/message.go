@@ -57,14 +57,11 @@ func (e *Engine) inject(ctx context.Context, id string, in Injected, source stor
 		}
 		var h mllp.Header
 		_ = h.Parse(in.Raw) // what is not HL7 has no control ID, and is no acknowledgement
-		routes := ch.routes()
-		if len(routes) > 0 && h.IsAck() { // nobody answers one: it would stay the head of a queue
+		if len(ch.routes()) > 0 && h.IsAck() { // nobody answers one: it would stay the head of a queue
 			return fmt.Errorf("%w: it is an acknowledgement", ErrUnpassable)
 		}
-		for i := range routes {
-			if _, err := routes[i].AppendFrame(nil, in.Raw); err != nil {
-				return fmt.Errorf("%w: it holds framing characters", ErrUnpassable)
-			}
+		if !ch.carries(in.Raw) {
+			return fmt.Errorf("%w: it holds framing characters", ErrUnpassable)
 		}
 		message, err = ch.take(ctx, store.Intake{
 			ControlID: string(h.ControlID), Raw: in.Raw, Source: source, Destinations: in.Destinations, Once: in.Once,

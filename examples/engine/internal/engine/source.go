@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/mllp"
 )
 
 // source is where a channel's messages come from. What it takes in it hands to
@@ -57,6 +58,29 @@ func (ch *channel) take(ctx context.Context, in store.Intake) (int64, error) {
 		ch.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
 	}
 	return id, err
+}
+
+// errUnpassable is a message that would wait at the head of a queue for ever.
+var errUnpassable = errors.New("the message holds framing characters and cannot be passed on")
+
+// carries tells whether the frames of the destinations can carry a message that
+// comes from a source without frames.
+func (ch *channel) carries(raw []byte) bool {
+	for _, way := range ch.routes() {
+		if _, err := way.AppendFrame(nil, raw); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// idOf returns what a message is known by: MSH-10, or otherwise if it is no HL7.
+func idOf(raw []byte, otherwise string) string {
+	var h mllp.Header
+	if h.Parse(raw) == nil && len(h.ControlID) > 0 {
+		return string(h.ControlID)
+	}
+	return otherwise
 }
 
 // channelSource is the source of a channel that gets its messages from other

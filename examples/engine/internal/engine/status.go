@@ -25,7 +25,7 @@ type Status struct {
 type Listener struct {
 	Host           string
 	Port           int
-	Transport      string // "MLLP" or "MLLPS", "TCP" or "TCP+TLS"; empty: none
+	Transport      string // "MLLP" or "MLLPS", "TCP" or "TCP+TLS", "HTTP" or "HTTPS", "MESH"; empty: none
 	Connections    int
 	MaxConnections int
 	Listening      bool

@@ -76,6 +76,8 @@ func (e *Engine) newWorker(ch *channel, cfg *config.Destination) *worker {
 		w.dest = newHTTPDestination(cfg.HTTP, w, opts)
 	case cfg.SMTP != nil:
 		w.dest = newSMTPDestination(cfg.SMTP, w, opts)
+	case cfg.MESH != nil:
+		w.dest = newMESHDestination(ch, cfg.MESH, w, opts)
 	case cfg.File != nil:
 		w.dest = newFileDestination(e, cfg.File, w)
 	default:
