@@ -197,3 +197,19 @@ func FuzzStoredJSON(f *testing.F) {
 		assert.Equal(t, ch, again)
 	})
 }
+
+// What sources of every kind have to themselves is not given to a second one.
+func TestStoredChannelTakesNothingThatASourceHas(t *testing.T) {
+	all := []*config.Channel{
+		{ID: "web", Source: config.Source{Type: "http", HTTP: &config.HTTPSource{Host: "127.0.0.1", Port: 7001}}},
+		{ID: "pacs", Source: config.Source{Type: "dicom", DICOM: &config.DICOMSource{Host: "127.0.0.1", Port: 7002, Dest: "/tmp/carewire-objects"}}},
+	}
+	for text, want := range map[string]string{
+		strings.Replace(storedYAML, "6662", "7001", 1):                                           "source.port: is taken by that of channel web",
+		strings.Replace(storedYAML, "6662", "7002", 1):                                           "source.port: is taken by that of channel pacs",
+		strings.Replace(storedYAML, "directory: archive", "directory: /tmp/carewire-objects", 1): "that of channel pacs",
+	} {
+		_, _, err := config.ParseStored("/data/channels/x.yaml", []byte(text), false, all, lookup)
+		require.ErrorContains(t, err, want)
+	}
+}

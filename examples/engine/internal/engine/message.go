@@ -56,7 +56,7 @@ func (e *Engine) inject(ctx context.Context, id string, in Injected, source stor
 			}
 		}
 		var h mllp.Header
-		_ = h.Parse(in.Raw) // what is not HL7 has no control ID, and is no acknowledgement
+		_ = h.Parse(in.Raw)                    // what is not HL7 has no control ID, and is no acknowledgement
 		if len(ch.routes()) > 0 && h.IsAck() { // nobody answers one: it would stay the head of a queue
 			return fmt.Errorf("%w: it is an acknowledgement", ErrUnpassable)
 		}
