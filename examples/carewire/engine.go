@@ -133,7 +133,7 @@ func (c *engineClient) open() error {
 
 // ask makes a request and returns the answer, if that is 2xx. Anything else is an
 // error with its exit status: what the engine may have done is not tried again.
-func (c *engineClient) ask(ctx context.Context, method, target, contentType string, body []byte) (*http.Response, []byte, error) {
+func (c *engineClient) ask(ctx context.Context, method, target, contentType string, body []byte) (http.Header, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.flags.Timeout)
 	defer cancel()
 	var content *httpsender.Body
@@ -161,11 +161,11 @@ func (c *engineClient) ask(ctx context.Context, method, target, contentType stri
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, nil, &exitError{status: exitNacked, err: errors.New("the session has ended: carewire engine login")}
 	case resp.StatusCode/100 != 2:
-		return resp, data, &exitError{status: exitNacked, err: engineRefusal(resp, data)}
+		return nil, nil, &exitError{status: exitNacked, err: engineRefusal(resp, data)}
 	case err != nil: // it is done, and the answer was cut off
 		return nil, nil, &exitError{status: exitUnknown, err: err}
 	}
-	return resp, data, nil
+	return resp.Header, data, nil
 }
 
 // engineUnreached turns an error of sending into one with an exit status.
@@ -249,14 +249,14 @@ func (c *engineLoginCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	resp, data, err := client.ask(ctx, http.MethodPost, "/api/users/_login", "application/json", body)
+	header, data, err := client.ask(ctx, http.MethodPost, "/api/users/_login", "application/json", body)
 	if err != nil {
 		if exit, ok := errors.AsType[*exitError](err); ok && exit.status == exitNacked {
 			return &exitError{status: exitNacked, err: errors.New("the engine refuses this name and password, or too many were tried")}
 		}
 		return err
 	}
-	client.session.ID = resp.Header.Get(sessionHeader)
+	client.session.ID = header.Get(sessionHeader)
 	if client.session.ID == "" {
 		return errors.New("the engine gave no session")
 	}
