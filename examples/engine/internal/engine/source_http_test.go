@@ -115,6 +115,7 @@ func TestAnHTTPSourceTakesBodiesInAsTheyAre(t *testing.T) {
 	addr := e.addr("in")
 	require.NoError(t, e.StartChannel(t.Context(), "in"))
 	assert.Equal(t, addr, e.addr("in"), "its port stays the same")
+	b.client.CloseIdleConnections() // the source has closed it, which the client may not know yet
 	assert.Equal(t, 202, b.do(http.MethodPost, "/hl7", strings.NewReader("again")).StatusCode)
 	stranger := browse(t, e, &tls.Config{RootCAs: p.ca.Pool()})
 	_, err = stranger.client.Get(stranger.base + "/hl7") //nolint:bodyclose // it comes to no answer
