@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +124,38 @@ func TestAMESHMessageThatCannotBeStoredStaysInItsInboxAndIsReceivedOnce(t *testi
 	eventually(t, "it is acknowledged", func() bool { return len(m.Waiting("MAILBOX2")) == 0 })
 	assert.Equal(t, 1, m.count("download"))
 	eventually(t, "it is filed", func() bool { return len(filed(t, dir)) == 1 })
+}
+
+// unheard is a store whose first intake is committed, and its answer lost, as when
+// the process ends in between.
+type unheard struct {
+	store.Store
+	said atomic.Bool
+}
+
+func (u *unheard) Intake(ctx context.Context, in store.Intake) (int64, error) {
+	id, err := u.Store.Intake(ctx, in)
+	if err == nil && !u.said.Swap(true) {
+		return 0, store.ErrFailed
+	}
+	return id, err
+}
+
+func TestAMESHMessageThatComesAgainAfterItsCommitIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	m, dir := newMESH(t), t.TempDir()
+	m.Deliver(&meshtest.Message{From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{[]byte("x")}})
+	ch := m.source("MAILBOX2", dir)
+	st := &unheard{Store: openStore(t, t.TempDir())}
+	e := start(t, st, ch)
+	eventually(t, "it is stored", st.said.Load)
+	require.NoError(t, e.StopChannel(t.Context(), "in"))
+	assert.Len(t, m.Waiting("MAILBOX2"), 1, "and not acknowledged")
+	require.NoError(t, os.Remove(filepath.Join(ch.Source.MESH.Directory, "polling.json")), "or it would be too soon")
+	require.NoError(t, e.StartChannel(t.Context(), "in"))
+	eventually(t, "it is acknowledged", func() bool { return len(m.Waiting("MAILBOX2")) == 0 })
+	eventually(t, "it is filed", func() bool { return len(filed(t, dir)) == 1 })
+	assert.Equal(t, int64(1), e.stats("in").Received)
 }
 
 func TestAMESHMessageThatIsTooLargeIsLeftAndHoldsUpNothing(t *testing.T) {

@@ -248,7 +248,7 @@ func (s *httpSource) notes(r *http.Request) store.Source {
 	if set != mllp.CharsetAuto {
 		notes[charsetNote] = string(set)
 	}
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		notes["tlsClientSubject"] = r.TLS.PeerCertificates[0].Subject.String()
 	}
 	return store.NewSource(notes)

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -141,13 +142,20 @@ func (s *meshSource) take(ctx context.Context, client *meshclient.Client, id str
 	}
 	err = errUnpassable
 	if s.channel.carries(raw) {
-		err = s.channel.intake(ctx, store.Intake{ControlID: idOf(raw, id), Raw: raw, Source: meshNotes(info)})
+		err = s.channel.intake(ctx, store.Intake{ControlID: idOf(raw, id), Raw: raw, Source: meshNotes(info), Once: s.once(id)})
 	}
 	if err != nil && !errors.Is(err, store.ErrInvalid) && !errors.Is(err, errUnpassable) {
 		return fmt.Errorf("%w: %w", meshclient.ErrNotNow, err)
 	}
 	_ = os.Remove(name) // the store has the message, or is never going to
 	return err
+}
+
+// once has a message stored once that comes again because the engine ended between
+// the commit and the acknowledgement, or before the Poller had noted the commit.
+func (s *meshSource) once(id string) store.Once {
+	key := sha256.Sum256([]byte("mesh " + s.cfg.Mailbox.Mailbox + " " + id))
+	return store.Once{Key: key[:], For: forgotten}
 }
 
 func meshNotes(info *meshclient.Info) store.Source {
