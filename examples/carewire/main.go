@@ -61,6 +61,10 @@ type commandLine struct {
 		Send httpSendCmd `cmd:"" help:"Send one HTTP request and print what became of it."`
 	} `cmd:"" name:"http" help:"Send HTTP requests, and none twice that may have had its effect."`
 
+	Mirth struct {
+		Import mirthImportCmd `cmd:"" help:"Turn exported channels into configuration of the engine, and say what is missing."`
+	} `cmd:"" help:"Move channels over from Mirth Connect and Open Integration Engine."`
+
 	Mesh meshCmds `cmd:"" help:"Send and receive over NHS MESH, verified and resumable."`
 
 	Engine engineCmds `cmd:"" help:"Ask and command an engine over its API."`

@@ -21,7 +21,10 @@ func (im *importer) channel(n *node) {
 	if ch.id != ch.key {
 		ch.note("", "id", "is written so that it fits here, and is no other channel's", Info)
 	}
-	if ch.name != "" && im.names[ch.name] {
+	if ch.name == "" {
+		ch.name = ch.id
+	}
+	if im.names[ch.name] {
 		renamed := ch.name
 		for i := 2; im.names[renamed]; i++ {
 			renamed = fmt.Sprintf("%s (%d)", ch.name, i)
