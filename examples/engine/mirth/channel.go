@@ -137,9 +137,10 @@ func (ch *channel) properties(n *node) {
 	c.expect(Changed, "removeOnlyFilteredOnCompletion", "what becomes of delivered messages is not set for each channel here", "false")
 	switch state := strings.ToUpper(c.take("initialState")); state {
 	case "", "STARTED":
+	case "PAUSED", "STOPPED":
+		ch.initial = state
 	default:
-		ch.off = true
-		c.info("initialState", "is not STARTED: the channel is there as comments, since each that is there is started")
+		ch.refuse("", "initialState", "is none of STARTED, PAUSED and STOPPED")
 	}
 	c.expect(Lost, "attachmentProperties.type", "attachments are not taken out of messages here", "None", "NONE")
 	if k := n.child("metaDataColumns"); k != nil {

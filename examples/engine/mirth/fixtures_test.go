@@ -96,6 +96,16 @@ func channelWriter(name, target string) string {
 <channelId>`+target+`</channelId><channelTemplate>${message.encodedData}</channelTemplate><mapVariables/>`)
 }
 
+func httpListener(port int) string {
+	return connector("sourceConnector", "sourceConnector", "HTTP Listener", "http.HttpReceiverProperties", fmt.Sprintf(`
+<listenerConnectorProperties version="4.5.2"><host>127.0.0.1</host><port>%d</port></listenerConnectorProperties>`, port)+
+		strings.Replace(sourceProperties, "Auto-generate (After source transformer)", "None", 1)+`
+<xmlBody>false</xmlBody><parseMultipart>true</parseMultipart><includeMetadata>false</includeMetadata><binaryMimeTypes>image/.*</binaryMimeTypes><binaryMimeTypesRegex>true</binaryMimeTypesRegex>
+<responseContentType>text/plain</responseContentType><responseDataTypeBinary>false</responseDataTypeBinary><responseStatusCode></responseStatusCode>
+<responseHeaders class="linked-hash-map"/><responseHeadersVariable></responseHeadersVariable><useResponseHeadersVariable>false</useResponseHeadersVariable>
+<charset>UTF-8</charset><contextPath>hl7</contextPath><timeout>30000</timeout><staticResources/>`)
+}
+
 func channelReader() string {
 	return connector("sourceConnector", "sourceConnector", "Channel Reader", "vm.VmReceiverProperties", sourceProperties)
 }

@@ -17,6 +17,7 @@ func seeds() []string {
 		channelXML("b", "B", channelReader(), httpSender("h", "https://fhir.example.org/"), smtpSender("m")),
 		"<list>" + channelXML("c", "C", tcpListener(6663), channelWriter("w", "d")) + channelXML("d", "D", channelReader(), fileWriter("f", "out")) + "</list>",
 		channelXML("e", "E", dicomListener(104), dicomSender("PACS")),
+		channelXML("f", "F", httpListener(8081), tcpSender("Destination 1", 6662)),
 		channelJSON(6661, 6662),
 		`{"list":{"channel":[` + channelJSON(1, 2) + `]}}`,
 		`{"channel":{"@version":"4.5.2","id":"a","name":{"$":"n"},"sourceConnector":{"transportName":"Channel Reader","properties":{"@class":"x"}},"destinationConnectors":{"connector":{"name":"f","transportName":"File Writer","properties":{"host":"o","outputPattern":"${UUID}","template":"${message.rawData}"}}}}}`,

@@ -24,7 +24,8 @@ type channel struct {
 	refused   bool
 	lost      bool
 	source    block
-	kind      string // of the source: tcp, dicom, channel
+	initial   string // state, if it is not STARTED
+	kind      string // of the source: tcp, dicom, http, channel
 	port      int    // that it listens on; 0: none
 	directory string // of its objects; empty: none of its own
 	dests     []*destination

@@ -54,8 +54,7 @@ type State string
 const (
 	// Imported: it is in the configuration.
 	Imported State = "imported"
-	// Off: it was disabled or not started in Mirth, and is in the configuration as
-	// comments.
+	// Off: it was disabled in Mirth, and is in the configuration as comments.
 	Off State = "off"
 	// Held: something of its behaviour is lost, and nobody has accepted that. It is in
 	// the configuration as comments.

@@ -55,17 +55,18 @@ func TestAnUntouchedChannelOfEveryTransportLoads(t *testing.T) {
 			tcpSender("Destination 1", 6662), fileWriter("Destination 2", "/var/archive"), httpSender("FHIR", "https://fhir.example.org/hl7"),
 			smtpSender("Mail"), channelWriter("Onward", "reader")),
 		`<list>`+channelXML("reader", "Reader", channelReader(), fileWriter("f", "copies"))+
+			channelXML("web", "Web", httpListener(8081), tcpSender("lab", 6662))+
 			channelXML("images", "Images", dicomListener(11112), dicomSender("PACS"), fileWriter("f", "images"))+`</list>`)
 
 	assert.Empty(t, whats(res, mirth.Lost))
 	assert.True(t, res.Complete())
-	require.Len(t, res.Channels, 3)
+	require.Len(t, res.Channels, 4)
 	for _, ch := range res.Channels {
 		assert.Equal(t, mirth.Imported, ch.State, ch.Name)
 	}
 	cfg, err := load(t, t.TempDir(), res.YAML)
 	require.NoError(t, err, "%s", res.YAML)
-	require.Len(t, cfg.Channels, 3)
+	require.Len(t, cfg.Channels, 4)
 	adt := cfg.Channels[0]
 	assert.Equal(t, "5ba097b6-56f6-4802-82d6-c7a830a3aaf3", adt.ID)
 	assert.Equal(t, "ADT & more", adt.Name)
@@ -79,7 +80,8 @@ func TestAnUntouchedChannelOfEveryTransportLoads(t *testing.T) {
 	assert.Equal(t, "POST", adt.Destinations[2].HTTP.Method)
 	assert.Equal(t, "none", adt.Destinations[2].HTTP.ProxyURL)
 	assert.Equal(t, "reader", adt.Destinations[4].Channel.ChannelID)
-	assert.Equal(t, "PACS", cfg.Channels[2].Destinations[0].DICOM.ApplicationEntity)
+	assert.Equal(t, "/hl7", cfg.Channels[2].Source.HTTP.ContextPath)
+	assert.Equal(t, "PACS", cfg.Channels[3].Destinations[0].DICOM.ApplicationEntity)
 }
 
 func TestAPasswordIsInNothingThatComesOut(t *testing.T) {
@@ -114,7 +116,7 @@ func TestWhatIsNotCarriedOverIsSaid(t *testing.T) {
 		"encryption":          {"<encryptData>false", "<encryptData>true", "encryptData", mirth.Lost, false},
 		"batches":             {"<processBatch>false", "<processBatch>true", "sourceConnectorProperties.processBatch", mirth.Lost, false},
 		"answer of a script":  {"Auto-generate (After source transformer)", "Postprocessor", "sourceConnectorProperties.responseVariable", mirth.Lost, false},
-		"plugin with TLS":     {"<pluginProperties/>", "<pluginProperties><com.mirth.connect.plugins.ssl.SSLProperties><enabled>true</enabled></com.mirth.connect.plugins.ssl.SSLProperties></pluginProperties>", "pluginProperties", mirth.Lost, false},
+		"plugin with TLS":     {"<pluginProperties/>", "<pluginProperties><com.mirth.connect.plugins.ssl.SSLProperties><enabled>true</enabled></com.mirth.connect.plugins.ssl.SSLProperties></pluginProperties>", "pluginProperties", mirth.Lost, true},
 		"unknown property":    {"<bufferSize>", "<newInSix>yes</newInSix><bufferSize>", "newInSix", mirth.Lost, false},
 		"unknown, as default": {"<bufferSize>", "<newInSix>false</newInSix><bufferSize>", "", "", false},
 		"template":            {"<template>${message.encodedData}", "<template>${mappedValue}", "template", mirth.Lost, false},
@@ -200,6 +202,7 @@ func TestWhatIsSetOtherwiseLoadsToo(t *testing.T) {
 		"client":                {"<serverMode>true", "<serverMode>false", "<remoteAddress></remoteAddress><remotePort></remotePort>", "<remoteAddress>lab</remoteAddress><remotePort>7000</remotePort>"},
 		"no answers":            {"Auto-generate (After source transformer)", "None"},
 		"answers elsewhere":     {"<respondOnNewConnection>0", "<respondOnNewConnection>1", "<responseAddress></responseAddress><responsePort></responsePort>", "<responseAddress>lab</responseAddress><responsePort>7000</responsePort>"},
+		"stopped at first":      {"<initialState>STARTED", "<initialState>STOPPED"},
 		"many connections":      {"<maxConnections>10", "<maxConnections>5000"},
 		"a silence that ends":   {"<receiveTimeout>0", "<receiveTimeout>60000"},
 		"UTF-8":                 {"DEFAULT_ENCODING", "UTF-8"},
@@ -235,7 +238,7 @@ func TestChannelsThatAreInEachOthersWayAreNotImportedTogether(t *testing.T) {
 		"a ring": {[]string{channelXML("a", "A", channelReader(), channelWriter("w", "b")), channelXML("b", "B", channelReader(), channelWriter("w", "a")), channelXML("c", "C", channelReader(), channelWriter("w", "a"))},
 			[]mirth.State{mirth.Refused, mirth.Refused, mirth.Refused}},
 		"nobody there":         {[]string{channelXML("a", "A", tcpListener(6661), channelWriter("w", "gone"))}, []mirth.State{mirth.Refused}},
-		"into one that is off": {[]string{channelXML("a", "A", tcpListener(6661), channelWriter("w", "b")), strings.Replace(channelXML("b", "B", channelReader(), file), "<initialState>STARTED", "<initialState>STOPPED", 1)}, []mirth.State{mirth.Refused, mirth.Off}},
+		"into one that is off": {[]string{channelXML("a", "A", tcpListener(6661), channelWriter("w", "b")), strings.Replace(channelXML("b", "B", channelReader(), file), "<metadata><enabled>true", "<metadata><enabled>false", 1)}, []mirth.State{mirth.Refused, mirth.Off}},
 		"one id, one name":     {[]string{channelXML("a", "A", tcpListener(6661), file), channelXML("a", "A", tcpListener(6662), tcpSender("x", 1))}, []mirth.State{mirth.Imported, mirth.Imported}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -301,5 +304,15 @@ func TestWhatIsNoExportIsRefused(t *testing.T) {
 			assert.True(t, strings.HasPrefix(err.Error(), "export: "), err)
 			assert.Less(t, len(err.Error()), 200)
 		})
+	}
+}
+
+func TestASourceThatAskedForCredentialsIsNeverOpen(t *testing.T) {
+	basic := `<pluginProperties><com.mirth.connect.plugins.httpauth.basic.BasicHttpAuthProperties version="4.5.2"><authType>BASIC</authType><realm>x</realm></com.mirth.connect.plugins.httpauth.basic.BasicHttpAuthProperties></pluginProperties>`
+	none := strings.NewReplacer("basic.BasicHttpAuthProperties", "NoneHttpAuthProperties", "BASIC", "NONE").Replace(basic)
+	web := channelXML("web", "Web", httpListener(8081), tcpSender("lab", 6662))
+	for plugin, want := range map[string]mirth.State{basic: mirth.Refused, none: mirth.Imported} {
+		res := run(t, mirth.Options{AcceptLosses: true}, strings.Replace(web, "<pluginProperties/>", plugin, 1))
+		assert.Equal(t, want, res.Channels[0].State)
 	}
 }

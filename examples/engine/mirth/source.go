@@ -21,6 +21,10 @@ func (ch *channel) readSource(n *node) {
 		ch.kind = "dicom"
 		c.out.set("type", ch.kind)
 		c.dicomListener()
+	case "http listener":
+		ch.kind = "http"
+		c.out.set("type", ch.kind)
+		c.httpListener()
 	case "channel reader":
 		ch.kind = "channel"
 		c.out.set("type", ch.kind)
@@ -49,7 +53,7 @@ func transportOf(name, class string) string {
 		"tcp.TcpReceiverProperties": "tcp listener", "tcp.TcpDispatcherProperties": "tcp sender",
 		"dimse.DICOMReceiverProperties": "dicom listener", "dimse.DICOMDispatcherProperties": "dicom sender",
 		"vm.VmReceiverProperties": "channel reader", "vm.VmDispatcherProperties": "channel writer",
-		"http.HttpDispatcherProperties": "http sender", "smtp.SmtpDispatcherProperties": "smtp sender", "file.FileDispatcherProperties": "file writer",
+		"http.HttpReceiverProperties": "http listener", "http.HttpDispatcherProperties": "http sender", "smtp.SmtpDispatcherProperties": "smtp sender", "file.FileDispatcherProperties": "file writer",
 	}[short]
 }
 
@@ -59,9 +63,12 @@ func (c *connector) common() {
 		c.used[n] = true
 		for _, k := range n.kids {
 			switch {
-			case k.empty(), strings.Contains(k.name, "NoneHttpAuthProperties"):
+			case k.empty(), k.child("enabled").str() == "false", strings.Contains(k.name, "NoneHttpAuthProperties"), k.child("authType").str() == "NONE":
 			case strings.Contains(strings.ToLower(k.name+k.class), "ssl"):
-				c.lost("pluginProperties", "holds settings of TLS of a plugin: set tls by hand, with carewire keystore mirth for the keys")
+				// Without TLS it must not run by a flag.
+				c.refuse("pluginProperties", "hold settings of TLS of a plugin: write the connector by hand, with tls; carewire keystore mirth has the keys")
+			case strings.Contains(strings.ToLower(k.name+k.class), "auth"):
+				c.refuse("pluginProperties", "hold how senders prove who they are: write the source by hand, with useAuthentication")
 			default:
 				c.lost("pluginProperties", "are of a plugin that is not here")
 			}

@@ -113,7 +113,11 @@ func comment(s string) string {
 func (ch *channel) write(out *bytes.Buffer, prefix string) error {
 	fmt.Fprintf(out, "\n# %q: %s\n", ch.name, ch.state())
 	writeFindings(out, ch.findings)
-	b := block{{"id", ch.id}, {"name", ch.name}, {"source", ch.source}}
+	b := block{{"id", ch.id}, {"name", ch.name}}
+	if ch.initial != "" {
+		b.set("initialState", ch.initial)
+	}
+	b.set("source", ch.source)
 	var dests []block
 	for _, d := range ch.dests {
 		dests = append(dests, d.out)

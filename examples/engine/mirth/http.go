@@ -1,7 +1,7 @@
 package mirth
 
 import (
-	"io"
+	"mime"
 	"net"
 	"net/textproto"
 	"net/url"
@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/carewire/carewire/smtpx"
 )
 
 // httpSender reads an HTTP Sender.
@@ -39,7 +37,7 @@ func (c *connector) httpSender() {
 	case content != "${message.raw}":
 		c.out.set("content", content)
 	}
-	c.headers("Authorization", "Content-Length", "Content-Type", "Host", "Transfer-Encoding")
+	c.headers("headers", "Authorization", "Content-Length", "Content-Type", "Host", "Transfer-Encoding")
 	c.maps("parameters", "are not sent: write what is fixed of them into the URL")
 	c.expect(Lost, "useHeadersVariable", "headers come from a map of Mirth's", "false")
 	c.expect(Lost, "useParametersVariable", "parameters come from a map of Mirth's", "false")
@@ -113,10 +111,9 @@ func (c *connector) credentials() {
 	c.secret("password", "password")
 }
 
-// headers reads the headers of a request or a mail, but for those that the engine
-// makes.
-func (c *connector) headers(reserved ...string) {
-	n := c.props.child("headers")
+// headers reads headers under a name, but for those that the engine makes.
+func (c *connector) headers(at string, reserved ...string) {
+	n := c.props.child(at)
 	if n == nil {
 		return
 	}
@@ -128,20 +125,20 @@ func (c *connector) headers(reserved ...string) {
 		switch {
 		case e.key == "" && e.value == "":
 		case name == "Content-Type":
-			c.changed("headers", "hold a Content-Type: contentType is sent")
+			c.changed(at, "hold a Content-Type: contentType is sent")
 		case slices.Contains(reserved, name):
-			c.lost("headers", "hold one that is not set so here: credentials have keys of their own")
+			c.lost(at, "hold one that is not set so here: credentials have keys of their own")
 		case !isToken(e.key) || hasReference(e.value) || strings.ContainsFunc(e.value, isControl):
-			c.lost("headers", "hold one with a variable of Mirth's, or that is none")
+			c.lost(at, "hold one with a variable of Mirth's, or that is none")
 		case seen[name]:
-			c.lost("headers", "hold one of several values: the first is sent")
+			c.lost(at, "hold one of several values: the first is sent")
 		default:
 			seen[name] = true
 			list = append(list, block{{"name", e.key}, {"value", e.value}})
 		}
 	}
 	if len(list) > 0 {
-		c.out.set("headers", list)
+		c.out.set(at, list)
 	}
 }
 
@@ -161,113 +158,51 @@ func isToken(s string) bool {
 	})
 }
 
-// smtpSender reads an SMTP Sender.
-func (c *connector) smtpSender() {
-	host := c.host("smtpHost")
-	c.out.set("smtpHost", host)
-	c.out.set("smtpPort", c.number("smtpPort", 25, 1, 65535))
-	encryption := strings.ToLower(c.take("encryption"))
-	if encryption == "" {
-		encryption = "none"
+// httpListener reads an HTTP Listener.
+func (c *connector) httpListener() {
+	if c.sourceProperties() {
+		c.changed("sourceConnectorProperties.responseVariable", "an answer has no body here: its status says whether the message is stored")
 	}
-	if !slices.Contains([]string{"none", "tls", "ssl"}, encryption) {
-		c.refuse("encryption", "is none of none, TLS and SSL")
+	host, port := c.listener(80)
+	c.out.set("host", host)
+	c.out.set("port", port)
+	c.ch.port = port
+	context := "/" + strings.Trim(c.fixed("contextPath"), "/")
+	if strings.ContainsAny(context, `?#%\`) {
+		c.refuse("contextPath", "is not a path")
 	}
-	if encryption == "tls" {
-		c.changed("encryption", "is STARTTLS or nothing here: Mirth sends in the clear to a server without it")
-	}
-	c.out.set("encryption", encryption)
-	mail := &smtpx.Message{Headers: make(map[string]string)}
-	for _, p := range []string{"from", "to", "cc", "bcc", "replyTo"} {
-		text := c.fixed(p)
-		if text == "" {
-			continue
-		}
-		c.out.set(p, text)
-		list := strings.Split(text, ",")
-		switch p {
-		case "from":
-			mail.From = text
-		case "to":
-			mail.To = list
-		case "cc":
-			mail.Cc = list
-		case "bcc":
-			mail.Bcc = list
-		case "replyTo":
-			mail.ReplyTo = list
+	c.out.set("contextPath", context)
+	c.info("contextPath", "is the whole path here, and only POST and PUT bring a message")
+	if name := c.take("charset"); name != "" {
+		if set, known := charsets[strings.ToUpper(name)]; known {
+			c.out.set("charset", set)
+		} else {
+			c.lost("charset", "is a character set that the engine does not convert")
 		}
 	}
-	mail.Subject = c.line("subject")
-	if mail.Subject != "" {
-		c.out.set("subject", mail.Subject)
-	}
-	c.mailBody(mail)
-	c.headers()
-	c.mailHeaders(mail)
-	if c.flag("authentication", false) {
-		if encryption == "none" {
-			c.refuse("authentication", "would send a password in the clear: it goes with TLS and SSL only")
-		}
-		c.out.set("authentication", true)
-		c.credentials()
-	} else {
-		c.skip("username", "password")
-	}
-	if t := c.millis("timeout", 5*time.Second, time.Hour); t > 0 {
+	if t := c.millis("timeout", 30*time.Second, time.Hour); t > 0 {
 		c.out.set("timeout", t)
 	}
-	c.maps("attachments", "are not imported: write them by hand, see docs/http-smtp.md")
-	c.expect(Lost, "isUseHeadersVariable", "headers come from a map of Mirth's", "false")
-	c.expect(Lost, "isUseAttachmentsVariable", "attachments come from a map of Mirth's", "false")
-	c.expect(Info, "overrideLocalBinding", "mails come from the address that the system likes", "false")
-	c.expect(Info, "charsetEncoding", "mails are UTF-8", "DEFAULT_ENCODING", "UTF-8")
-	c.skip("localAddress", "localPort", "headersVariable", "attachmentsVariable", "dataType")
-	if !c.refused {
-		if _, err := mail.WriteTo(io.Discard); err != nil {
-			c.refuse("from", "or another address or header of the mail cannot be sent so")
-		}
-	}
+	c.expect(Lost, "xmlBody", "the message is the body of the request, not XML around it", "false")
+	c.expect(Lost, "includeMetadata", "the message is the body of the request, not XML around it", "false")
+	c.maps("staticResources", "the engine serves no files")
+	c.expect(Info, "binaryMimeTypes", "bodies stay the bytes that they are: none becomes base64")
+	c.httpAnswer()
+	c.skip("parseMultipart", "binaryMimeTypesRegex", "responseDataTypeBinary", "responseHeadersVariable")
 	c.common()
 }
 
-// line returns a text of one line that is the same for every message.
-func (c *connector) line(path string) string {
-	text := c.take(path)
-	if hasReference(text) || strings.ContainsFunc(text, isControl) {
-		c.lost(path, "holds a variable of Mirth's: it is left out")
-		return ""
+// httpAnswer reads what an HTTP Listener answers.
+func (c *connector) httpAnswer() {
+	if c.take("responseStatusCode") != "" {
+		c.out.set("responseStatusCode", c.number("responseStatusCode", 200, 200, 299))
 	}
-	return text
-}
-
-func (c *connector) mailBody(mail *smtpx.Message) {
-	isHTML := c.flag("html", false)
-	body, ok := templateOf(c.raw("body"))
-	if !ok {
-		c.lost("body", "holds a variable of Mirth's: it is left out")
-		body = ""
-	}
-	if isHTML {
-		c.out.set("html", true)
-		mail.HTML = string(body)
-		if strings.Contains(string(body), "${message.raw}") {
-			c.changed("body", "a message stands for its characters in HTML here")
+	if text := c.fixed("responseContentType"); text != "" {
+		if _, _, err := mime.ParseMediaType(text); err != nil {
+			c.refuse("responseContentType", "is not a content type")
 		}
-	} else {
-		mail.Text = string(body)
+		c.out.set("responseContentType", text)
 	}
-	if body != "" {
-		c.out.set("body", body)
-	}
-}
-
-func (c *connector) mailHeaders(mail *smtpx.Message) {
-	list, _ := c.out.get("headers")
-	blocks, _ := list.([]block)
-	for _, b := range blocks {
-		name, _ := b.get("name")
-		value, _ := b.get("value")
-		mail.Headers[name.(string)] = value.(string) //nolint:errcheck,revive // headers sets strings
-	}
+	c.expect(Lost, "useResponseHeadersVariable", "headers come from a map of Mirth's", "false")
+	c.headers("responseHeaders", "Content-Length", "Transfer-Encoding", "Connection", "Date")
 }
