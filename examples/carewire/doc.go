@@ -24,6 +24,7 @@
 //	carewire mesh doctor --base-url https://msg.intspineservices.nhs.uk
 //	carewire engine login --url https://engine.example.org:8443 --ca ca.crt
 //	carewire engine channels stop "MLLPS Receiver"
+//	carewire mirth import channels.xml --out imported
 //	carewire mail send --host smtp.example.org --encryption tls --from a@example.org --to b@example.org body.txt
 //
 // With --tls, --ca, --cert and --key, send, listen and probe speak MLLPS; a listener with
@@ -50,7 +51,8 @@
 //	   MLLP does nothing BAD
 //	1  the answer is no: the server cannot be reached, refuses us or is not to be
 //	   trusted; a certificate has expired, or does within the span asked about;
-//	   the address to listen on is taken; a listener for MLLP does something BAD
+//	   the address to listen on is taken; a listener for MLLP does something BAD;
+//	   mirth import held a channel back
 //	2  the command line, a file or a certificate is unusable, and nothing was begun
 //	3  mllp send: a receiver refused a message (AE, AR, CE, CR); dicom send: it
 //	   refused an object; mail send: the server refused a recipient; http send,

@@ -8,7 +8,7 @@ import (
 
 // channel reads one channel.
 func (im *importer) channel(n *node) {
-	ch := &channel{key: n.child("id").str(), name: n.child("name").str(), accept: im.accept}
+	ch := &channel{key: n.child("id").str(), name: n.child("name").str(), accept: im.accept, variables: im.variables}
 	if strings.ContainsFunc(ch.name, isControl) {
 		ch.name = strings.Map(func(r rune) rune {
 			if isControl(r) {

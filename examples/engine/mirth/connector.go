@@ -19,7 +19,8 @@ type connector struct {
 	props   *node
 	used    map[*node]bool
 	out     block
-	refused bool // it cannot be expressed here
+	mode    string // of TCP: how messages are told apart
+	refused bool   // it cannot be expressed here
 }
 
 func (c *connector) lost(what, why string)    { c.ch.note(c.name, what, why, Lost) }
@@ -155,8 +156,8 @@ func templateOf(text string) (template, bool) {
 	for _, name := range []string{"${message.encodedData}", "${message.rawData}"} {
 		text = strings.ReplaceAll(text, name, mark)
 	}
-	if strings.Contains(text, mark) && reference.MatchString(text) || hasReference(text) {
-		return "", false
+	if strings.Contains(text, mark) && reference.MatchString(text) || hasReference(text) || strings.Contains(text, "$"+mark) {
+		return "", false // the last would be an escape here
 	}
 	return template(strings.ReplaceAll(string(literal(text)), mark, "${message.raw}")), true
 }
@@ -186,6 +187,13 @@ func (c *connector) secret(path, key string) {
 		}
 		return '_'
 	}, name)
+	// Two destinations with one variable would get each other's passwords.
+	free := name
+	for i := 2; c.ch.variables[free]; i++ {
+		free = name + "_" + strconv.Itoa(i)
+	}
+	name = free
+	c.ch.variables[name] = true
 	c.out.set(key, template("${"+name+"}"))
 	c.info(path, "is not copied: set the environment variable "+name+", or write file: and the path of a file with it")
 }

@@ -47,7 +47,7 @@ func TestAnImportedChannelRunsAndDelivers(t *testing.T) {
 			served := make(chan struct{})
 			go func() {
 				defer close(served)
-				receiver.Serve(context.Background(), ln) //nolint:errcheck // the error of Close
+				receiver.Serve(context.Background(), ln)
 			}()
 			t.Cleanup(func() { receiver.Close(); <-served })
 

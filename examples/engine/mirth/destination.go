@@ -72,22 +72,12 @@ func (ch *channel) readDestination(n *node, names map[string]bool) {
 
 // fits refuses a destination that can do nothing with what the source takes in.
 func (c *connector) fits(kind string) {
-	mode, _ := c.out.get("transmissionMode")
 	switch {
 	case kind == "dicom" && c.ch.kind != "dicom" && c.ch.kind != "channel":
 		c.refuse("transportName", "sends what a DICOM Listener took in, and the source of this channel is another one")
-	case kind == "tcp" && c.ch.kind == "dicom" && (mode == "MLLP" || mode == "MLLPv2"):
+	case kind == "tcp" && c.ch.kind == "dicom" && (c.mode == "MLLP" || c.mode == "MLLPv2"):
 		c.refuse("transportName", "with MLLP carries HL7, and what a DICOM Listener took in is none")
 	}
-}
-
-func (b block) get(key string) (any, bool) {
-	for _, m := range b {
-		if m.key == key {
-			return m.value, true
-		}
-	}
-	return nil, false
 }
 
 // queue reads how often a destination tries. In Mirth one without a queue tries once,
@@ -103,6 +93,9 @@ func (c *connector) queue(queued bool, kind string) {
 	validates := c.flag(at+"validateResponse", true)
 	if kind == "tcp" && !validates {
 		c.changed(at+"validateResponse", "is false: here an acknowledgement that says no sets the message aside")
+	}
+	if kind == "tcp" && queued && validates {
+		c.changed(at+"queueEnabled", "a message that is answered AE is sent again, and holds up those behind it, where Mirth makes an error of it: maxAttempts ends that")
 	}
 	var q block
 	if interval > 0 {

@@ -111,11 +111,12 @@ func (c *connector) credentials() {
 	c.secret("password", "password")
 }
 
-// headers reads headers under a name, but for those that the engine makes.
-func (c *connector) headers(at string, reserved ...string) {
+// headers reads headers under a name, but for those that the engine makes, sets them
+// and returns them.
+func (c *connector) headers(at string, reserved ...string) (taken []pair) {
 	n := c.props.child(at)
 	if n == nil {
-		return
+		return nil
 	}
 	c.used[n] = true
 	var list []block
@@ -134,12 +135,14 @@ func (c *connector) headers(at string, reserved ...string) {
 			c.lost(at, "hold one of several values: the first is sent")
 		default:
 			seen[name] = true
+			taken = append(taken, e)
 			list = append(list, block{{"name", e.key}, {"value", e.value}})
 		}
 	}
 	if len(list) > 0 {
 		c.out.set(at, list)
 	}
+	return taken
 }
 
 // maps reports a map in which there is something.

@@ -8,11 +8,12 @@ import (
 
 // importer is one run of Import.
 type importer struct {
-	accept   bool
-	ids      map[string]bool // taken
-	names    map[string]bool
-	channels []*channel
-	findings []Finding // about no channel
+	accept    bool
+	ids       map[string]bool // taken
+	names     map[string]bool
+	variables map[string]bool // of the environment, for passwords
+	channels  []*channel
+	findings  []Finding // about no channel
 }
 
 // channel is one channel, on its way.
@@ -30,6 +31,7 @@ type channel struct {
 	directory string // of its objects; empty: none of its own
 	dests     []*destination
 	findings  []Finding
+	variables map[string]bool // the importer's
 }
 
 type destination struct {

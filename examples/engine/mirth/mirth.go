@@ -113,7 +113,7 @@ const (
 // Import makes one configuration of all exports. The error is for what cannot be
 // read at all; everything else is a finding.
 func Import(exports []Export, opts Options) (*Result, error) {
-	im := &importer{accept: opts.AcceptLosses, ids: make(map[string]bool), names: make(map[string]bool)}
+	im := &importer{accept: opts.AcceptLosses, ids: make(map[string]bool), names: make(map[string]bool), variables: make(map[string]bool)}
 	for _, e := range exports {
 		if err := im.read(e.Data); err != nil {
 			return nil, fmt.Errorf("%s: %w", e.Name, err)

@@ -235,8 +235,10 @@ func TestChannelsThatAreInEachOthersWayAreNotImportedTogether(t *testing.T) {
 	}{
 		"one port":      {[]string{channelXML("a", "A", tcpListener(6661), tcpSender("x", 1)), channelXML("b", "B", tcpListener(6661), tcpSender("x", 1))}, []mirth.State{mirth.Imported, mirth.Refused}},
 		"one directory": {[]string{channelXML("a", "A", tcpListener(6661), file), channelXML("b", "B", tcpListener(6662), file)}, []mirth.State{mirth.Imported, mirth.Refused}},
-		"a ring": {[]string{channelXML("a", "A", channelReader(), channelWriter("w", "b")), channelXML("b", "B", channelReader(), channelWriter("w", "a")), channelXML("c", "C", channelReader(), channelWriter("w", "a"))},
-			[]mirth.State{mirth.Refused, mirth.Refused, mirth.Refused}},
+		"a ring": {
+			[]string{channelXML("a", "A", channelReader(), channelWriter("w", "b")), channelXML("b", "B", channelReader(), channelWriter("w", "a")), channelXML("c", "C", channelReader(), channelWriter("w", "a"))},
+			[]mirth.State{mirth.Refused, mirth.Refused, mirth.Refused},
+		},
 		"nobody there":         {[]string{channelXML("a", "A", tcpListener(6661), channelWriter("w", "gone"))}, []mirth.State{mirth.Refused}},
 		"into one that is off": {[]string{channelXML("a", "A", tcpListener(6661), channelWriter("w", "b")), strings.Replace(channelXML("b", "B", channelReader(), file), "<metadata><enabled>true", "<metadata><enabled>false", 1)}, []mirth.State{mirth.Refused, mirth.Off}},
 		"one id, one name":     {[]string{channelXML("a", "A", tcpListener(6661), file), channelXML("a", "A", tcpListener(6662), tcpSender("x", 1))}, []mirth.State{mirth.Imported, mirth.Imported}},
@@ -294,6 +296,7 @@ func TestWhatIsNoExportIsRefused(t *testing.T) {
 		"document type":  `<!DOCTYPE c [<!ENTITY me SYSTEM "file:///etc/passwd">]>` + channelXML("a", "A", tcpListener(1), tcpSender("x", 1)),
 		"deep XML":       strings.Repeat("<list>", 5000) + strings.Repeat("</list>", 5000),
 		"deep JSON":      strings.Repeat(`{"list":`, 5000) + "1" + strings.Repeat("}", 5000),
+		"deep lists":     strings.Repeat("[", 3_000_000),
 		"too many":       "<list>" + strings.Repeat("<a/>", 500_000) + "</list>",
 		"too many again": "[" + strings.Repeat("1,", 500_000) + "1]",
 		"too long":       "<list>" + strings.Repeat(" ", 33<<20) + "</list>",
@@ -315,4 +318,86 @@ func TestASourceThatAskedForCredentialsIsNeverOpen(t *testing.T) {
 		res := run(t, mirth.Options{AcceptLosses: true}, strings.Replace(web, "<pluginProperties/>", plugin, 1))
 		assert.Equal(t, want, res.Channels[0].State)
 	}
+}
+
+func TestDestinationsWithNamesAlikeDoNotShareAPassword(t *testing.T) {
+	res := run(t, mirth.Options{}, channelXML("a", "A", tcpListener(6661), httpSender("x 1", "https://one.example.org/"), httpSender("x-1", "https://two.example.org/")))
+	assert.Equal(t, 1, strings.Count(string(res.YAML), "password: ${MIRTH_A_X_1_PASSWORD}\n"), "%s", res.YAML)
+	assert.Equal(t, 1, strings.Count(string(res.YAML), "password: ${MIRTH_A_X_1_PASSWORD_2}\n"))
+	checkLoads(t, res)
+}
+
+func TestTextsKeepTheirMeaning(t *testing.T) {
+	for body, want := range map[string]string{
+		"It reads: ${message.rawData}":      "body: 'It reads: ${message.raw}'",
+		"${message.encodedData}":            "body: ${message.raw}",
+		"costs 5 $ # not a directive":       "body: 'costs 5 $ # not a directive'",
+		"#if without a dollar":              "body: '#if without a dollar'",
+		"two\nlines":                        `body: "two\nlines"`,
+		"$${message.rawData}":               "", // here that would be the name itself
+		"#if(1) ${message.rawData}":         "",
+		"$name":                             "",
+		"$!{name}":                          "",
+		"${message.rawData} ${patientName}": "",
+	} {
+		text := strings.Replace(channelXML("a", "A", tcpListener(6661), smtpSender("Mail")), "<body>It reads: ${message.rawData}", "<body>"+body, 1)
+		res := run(t, mirth.Options{}, text)
+		if want == "" {
+			assert.Contains(t, whats(res, mirth.Lost), "body", body)
+			continue
+		}
+		assert.Empty(t, whats(res, mirth.Lost), body)
+		assert.Contains(t, string(res.YAML), want)
+		checkLoads(t, res)
+	}
+}
+
+// Each way of framing with each way of answering: what the engine would not take is
+// refused, not written.
+func TestWaysOfFramingAndAnsweringGoTogetherOrAreRefused(t *testing.T) {
+	modes := [][2]string{
+		{"", ""},
+		{"<useMLLPv2>false", "<useMLLPv2>true"},
+		{"<pluginPointName>MLLP", "<pluginPointName>Basic"},
+		{"<pluginPointName>MLLP</pluginPointName><startOfMessageBytes>0B</startOfMessageBytes><endOfMessageBytes>1C0D", "<pluginPointName>Basic</pluginPointName><startOfMessageBytes></startOfMessageBytes><endOfMessageBytes>"},
+		{"<startOfMessageBytes>0B</startOfMessageBytes><endOfMessageBytes>1C0D", "<startOfMessageBytes>0B</startOfMessageBytes><endOfMessageBytes>0B0D"},
+		{"<startOfMessageBytes>0B</startOfMessageBytes><endOfMessageBytes>1C0D", "<startOfMessageBytes>0B</startOfMessageBytes><endOfMessageBytes>"},
+	}
+	elsewhere := "<respondOnNewConnection>1</respondOnNewConnection><responseAddress>lab</responseAddress><responsePort>7000</responsePort>"
+	same := "<respondOnNewConnection>0</respondOnNewConnection><responseAddress></responseAddress><responsePort></responsePort>"
+	choices := [][][2]string{
+		{{"", ""}, {"Auto-generate (After source transformer)", "None"}},
+		{{"", ""}, {same, elsewhere}},
+		{{"", ""}, {"<keepConnectionOpen>true", "<keepConnectionOpen>false"}},
+		{{"", ""}, {"<keepConnectionOpen>false", "<keepConnectionOpen>true"}},
+		{{"", ""}, {"<serverMode>true</serverMode><remoteAddress></remoteAddress><remotePort></remotePort>", "<serverMode>false</serverMode><remoteAddress>lab</remoteAddress><remotePort>7000</remotePort>"}},
+		{{"", ""}, {"<ignoreResponse>false", "<ignoreResponse>true"}},
+		{{"", ""}, {"DEFAULT_ENCODING", "ISO-8859-15"}},
+	}
+	text := channelXML("a", "A", tcpListener(6661), tcpSender("lab", 6662), tcpSender("other", 6663))
+	var try func(text string, rest [][][2]string)
+	try = func(text string, rest [][][2]string) {
+		if len(rest) == 0 {
+			checkLoads(t, run(t, mirth.Options{AcceptLosses: true}, text))
+			return
+		}
+		for _, edit := range rest[0] {
+			try(replace(text, edit[0], edit[1]), rest[1:])
+		}
+	}
+	for _, mode := range modes {
+		for _, second := range choices {
+			for _, third := range choices {
+				try(replace(text, mode[0], mode[1]), [][][2]string{second, third})
+			}
+		}
+	}
+}
+
+// replace replaces all of what is there; of nothing, nothing.
+func replace(text, from, to string) string {
+	if from == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, from, to)
 }

@@ -59,9 +59,13 @@ func (n *node) empty() bool {
 	return n.str() == ""
 }
 
+var errDeep = fmt.Errorf("is nested more than %d deep: it is not an export of channels", maxDepth)
+
 // tree builds nodes within the limits.
 type tree struct {
-	open  []*node // from the root to where we are
+	open  []*node  // from the root to where we are
+	texts [][]byte // of each of them, in XML
+	lists int      // in JSON, around where we are
 	count int
 }
 
@@ -69,22 +73,25 @@ func (t *tree) begin(name string) error {
 	if t.count++; t.count > maxNodes {
 		return fmt.Errorf("has more than %d elements: it is not an export of channels", maxNodes)
 	}
-	if len(t.open) > maxDepth {
-		return fmt.Errorf("is nested more than %d deep: it is not an export of channels", maxDepth)
+	if len(t.open)+t.lists > maxDepth {
+		return errDeep
 	}
 	n := &node{name: name}
 	parent := t.top()
 	parent.kids = append(parent.kids, n)
-	t.open = append(t.open, n)
+	t.open, t.texts = append(t.open, n), append(t.texts, nil)
 	return nil
 }
 
-func (t *tree) end()       { t.open = t.open[:len(t.open)-1] }
+func (t *tree) end() {
+	t.open, t.texts = t.open[:len(t.open)-1], t.texts[:len(t.texts)-1]
+}
+
 func (t *tree) top() *node { return t.open[len(t.open)-1] }
 
 // parseXML returns a node around the root element.
 func parseXML(data []byte) (*node, error) {
-	t := &tree{open: []*node{{}}}
+	t := &tree{open: []*node{{}}, texts: make([][]byte, 1)}
 	root := t.top()
 	dec := xml.NewDecoder(bytes.NewReader(data)) // strict, and with no entities but XML's own
 	for {
@@ -107,13 +114,11 @@ func parseXML(data []byte) (*node, error) {
 				}
 			}
 		case xml.EndElement:
-			if n := t.top(); len(n.kids) > 0 {
-				n.text = strings.TrimSpace(n.text)
-			}
+			t.top().text = string(t.texts[len(t.texts)-1])
 			t.end()
 		case xml.CharData:
-			if len(t.open) > 1 {
-				t.top().text += string(token)
+			if last := len(t.texts) - 1; last > 0 {
+				t.texts[last] = append(t.texts[last], token...)
 			}
 		case xml.Directive:
 			return nil, errors.New("has a document type, which no export of Mirth has: it is refused")
@@ -124,7 +129,7 @@ func parseXML(data []byte) (*node, error) {
 
 // parseJSON returns a node around the root value.
 func parseJSON(data []byte) (*node, error) {
-	t := &tree{open: []*node{{}}}
+	t := &tree{open: []*node{{}}, texts: make([][]byte, 1)}
 	root := t.top()
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -154,8 +159,10 @@ func jsonValue(dec *json.Decoder, t *tree, name string) error {
 		return err
 	}
 	if token == json.Delim('[') {
-		// A list in a list counts as one; it goes no deeper here, and encoding/json
-		// bounds it.
+		if t.lists++; len(t.open)+t.lists > maxDepth {
+			return errDeep
+		}
+		defer func() { t.lists-- }()
 		for dec.More() {
 			if err := jsonValue(dec, t, name); err != nil {
 				return err

@@ -51,8 +51,9 @@ func (c *connector) smtpSender() {
 		c.out.set("subject", mail.Subject)
 	}
 	c.mailBody(mail)
-	c.headers("headers")
-	c.mailHeaders(mail)
+	for _, h := range c.headers("headers") {
+		mail.Headers[h.key] = h.value
+	}
 	if c.flag("authentication", false) {
 		if encryption == "none" {
 			c.refuse("authentication", "would send a password in the clear: it goes with TLS and SSL only")
@@ -107,15 +108,5 @@ func (c *connector) mailBody(mail *smtpx.Message) {
 	}
 	if body != "" {
 		c.out.set("body", body)
-	}
-}
-
-func (c *connector) mailHeaders(mail *smtpx.Message) {
-	list, _ := c.out.get("headers")
-	blocks, _ := list.([]block)
-	for _, b := range blocks {
-		name, _ := b.get("name")
-		value, _ := b.get("value")
-		mail.Headers[name.(string)] = value.(string) //nolint:errcheck,revive // headers sets strings
 	}
 }

@@ -137,7 +137,7 @@ func (c *connector) tcpListener() {
 		c.skip("maxConnections", "listenerConnectorProperties.host", "listenerConnectorProperties.port")
 	}
 	keep := c.flag("keepConnectionOpen", true)
-	mode := c.framing(keep)
+	c.framing(keep)
 	c.charset("charsetEncoding", true)
 	c.expect(Lost, "dataTypeBinary", "messages stay the bytes that they are: they are not turned into base64", "false")
 	if t := c.millis("receiveTimeout", 0, 7*24*time.Hour); t > 0 {
@@ -147,23 +147,23 @@ func (c *connector) tcpListener() {
 		}
 	}
 	c.skip("bufferSize")
-	c.answersOn(answers, mode)
+	c.answersOn(answers)
 	c.info("tls", "Mirth's TCP Listener has no TLS, and this source has none either: docs/tcp.md says how to set it")
 	c.common()
 }
 
 // answersOn reads how a TCP Listener answers.
-func (c *connector) answersOn(answers bool, mode string) {
+func (c *connector) answersOn(answers bool) {
 	where := c.number("respondOnNewConnection", 0, 0, 2)
 	switch {
-	case !answers && mode == "MLLPv2":
+	case !answers && c.mode == "MLLPv2":
 		c.refuse("sourceConnectorProperties.responseVariable", "is None, but in MLLP release 2 each message is committed to its sender")
 	case !answers:
 		c.out.set("responseMode", "NONE")
 		c.skip("responseAddress", "responsePort")
 	case where == 0:
 		c.skip("responseAddress", "responsePort")
-	case mode == "MLLPv2":
+	case c.mode == "MLLPv2":
 		c.refuse("respondOnNewConnection", "cannot be used with MLLP release 2, which has answers of its own")
 	case c.take("responseAddress") == "" || c.take("responsePort") == "":
 		c.refuse("responseAddress", "is empty, with which Mirth answers whoever has connected: here it must be said where answers go")

@@ -80,7 +80,7 @@ var dataTypeDefaults = map[string][]string{
 	"convertLineBreaks": {"true", "false"}, "segmentDelimiter": {`\r`, `\\r`}, "useStrictParser": {"false"}, "useStrictValidation": {"false"},
 	"splitType": {"MSH_Segment", "Element_Name", "Record", "Delimiter", "JavaScript"}, "batchScript": {}, "elementName": {}, "level": {"1"}, "query": {},
 	"successfulACKCode": {"AA", "AA,CA"}, "successfulACKMessage": {}, "errorACKCode": {"AE", "AE,CE"}, "rejectedACKCode": {"AR", "AR,CR"},
-	"errorACKMessage": {"An Error Occurred Processing Message.", "An Error Occured Processing Message."}, "rejectedACKMessage": {"Message Rejected."},
+	"errorACKMessage": {"An Error Occurred Processing Message."}, "rejectedACKMessage": {"Message Rejected."},
 	"msh15ACKAccept": {"false"}, "dateFormat": {"yyyyMMddHHmmss.SSS", "yyyyMMddHHmmss"},
 	"validateMessageControlId": {"true"}, "originalMessageControlId": {"Destination_Encoded"}, "originalIdMapVariable": {},
 }

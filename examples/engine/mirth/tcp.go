@@ -8,8 +8,8 @@ import (
 
 var hexBytes = regexp.MustCompile(`^(?:[0-9A-F]{2}){0,32}$`)
 
-// framing reads how messages are told apart on a connection, and returns the mode.
-func (c *connector) framing(keep bool) string {
+// framing reads how messages are told apart on a connection.
+func (c *connector) framing(keep bool) {
 	const at = "transmissionModeProperties."
 	class := strings.ToLower(c.props.at("transmissionModeProperties").className())
 	mode, start, end := c.take(at+"pluginPointName"), strings.ToUpper(c.take(at+"startOfMessageBytes")), strings.ToUpper(c.take(at+"endOfMessageBytes"))
@@ -23,7 +23,7 @@ func (c *connector) framing(keep bool) string {
 	}
 	if !hexBytes.MatchString(start) || !hexBytes.MatchString(end) {
 		c.refuse(at+"startOfMessageBytes", "and endOfMessageBytes must be up to 32 bytes in hexadecimal")
-		return ""
+		return
 	}
 	switch {
 	case mode == "MLLP" && two:
@@ -36,10 +36,11 @@ func (c *connector) framing(keep bool) string {
 		mode = "RAW"
 	default:
 		c.refuse(at+"pluginPointName", "is a transmission mode that is not here")
-		return ""
+		return
 	}
 	c.skip(at+"ackBytes", at+"nackBytes", at+"maxRetries", at+"name")
 	c.out.set("transmissionMode", mode)
+	c.mode = mode
 	switch mode {
 	case "FRAME":
 		c.frame(at, start, end)
@@ -52,7 +53,6 @@ func (c *connector) framing(keep bool) string {
 		c.out.set("delimiter", "idle")
 	}
 	c.out.set("keepConnectionOpen", keep)
-	return mode
 }
 
 func (n *node) className() string {
@@ -133,12 +133,12 @@ func (c *connector) tcpSender(queued bool) {
 		c.skip("localAddress", "localPort")
 	}
 	keep := c.flag("keepConnectionOpen", false)
-	mode := c.framing(keep)
+	c.framing(keep)
 	if idle := c.millis("sendTimeout", 5*time.Second, 24*time.Hour); keep && idle > 0 {
 		c.out.set("sendTimeout", idle)
 	}
-	c.responses(queued, mode)
-	if mode == "MLLP" || mode == "MLLPv2" {
+	c.responses(queued)
+	if c.mode == "MLLP" || c.mode == "MLLPv2" {
 		c.charset("charsetEncoding", false)
 	} else {
 		c.expect(Changed, "charsetEncoding", "messages without MLLP are sent as they came", "DEFAULT_ENCODING")
@@ -151,11 +151,11 @@ func (c *connector) tcpSender(queued bool) {
 }
 
 // responses reads what a TCP Sender makes of answers.
-func (c *connector) responses(queued bool, mode string) {
+func (c *connector) responses(queued bool) {
 	ignore := c.flag("ignoreResponse", false)
 	timeout := c.millis("responseTimeout", 5*time.Second, time.Hour)
 	again := c.flag("queueOnResponseTimeout", true)
-	if ignore && mode == "MLLPv2" {
+	if ignore && c.mode == "MLLPv2" {
 		c.refuse("ignoreResponse", "contradicts MLLP release 2, in which the receiver commits each message")
 		return
 	}
