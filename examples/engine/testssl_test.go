@@ -7,8 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -173,7 +172,7 @@ func TestTestsslFindsWhatIsWeak(t *testing.T) {
 		CommonName: "localhost", Hosts: []string{"localhost"}, Key: testpki.RSAKey(t, 2048),
 	})
 	weak := httptest.NewUnstartedServer(http.NotFoundHandler())
-	weak.Config.ErrorLog = log.New(io.Discard, "", 0)
+	weak.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	weak.TLS = &tls.Config{
 		Certificates: []tls.Certificate{stranger.TLS()},
 		MinVersion:   tls.VersionTLS10, MaxVersion: tls.VersionTLS12, //nolint:gosec // what is to be found
