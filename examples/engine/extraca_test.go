@@ -4,10 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -55,6 +60,44 @@ func TestExtraCAsAreTrustedWhereTheHostsAre(t *testing.T) {
 	eventually(t, "delivered", func() bool { return len(trusting.received()) == 1 })
 	p.says("destination")
 	assert.Empty(t, pinned.received(), "a trust store of its own stays alone")
+}
+
+// The CA is in NODE_EXTRA_CA_CERTS and nowhere else: with it a message arrives by
+// HTTPS, without it not a byte of one.
+func TestExtraCAsAreTrustedByHTTPDestinations(t *testing.T) {
+	ca := testpki.NewCA(t, "Extra CA")
+	extra := ca.Write(t.TempDir(), "extra")
+	for _, env := range [][]string{{"NODE_EXTRA_CA_CERTS=" + extra}, nil} {
+		arrived := make(chan string, 100)
+		peer := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			text, _ := io.ReadAll(r.Body) // a part is seen in the comparison
+			arrived <- string(text)
+		}))
+		peer.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+		peer.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Server().TLS()}}
+		peer.StartTLS()
+		defer peer.Close()
+		in := freePort(t)
+		p := launch(t, env, "-config", writeConfig(t, `channels:
+  - id: adt
+    source: {type: tcp, host: 127.0.0.1, port: %d}
+    destinations: [{name: lab, type: http, host: "%s/in", queue: {retryInterval: 10ms}}]
+`, in, peer.URL))
+		p.says("engine ready")
+		_, err := dial(t, in, nil).Send(t.Context(), message("M1"))
+		require.NoError(t, err)
+		if env == nil {
+			p.says("unknown authority")
+			assert.Empty(t, arrived)
+			continue
+		}
+		select {
+		case text := <-arrived:
+			assert.Equal(t, string(message("M1")), text)
+		case <-time.After(patience):
+			t.Fatal("the message has not arrived")
+		}
+	}
 }
 
 func TestExtraCAsThatCannotBeReadStopTheStart(t *testing.T) {
