@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -58,7 +57,7 @@ func TestAServerThatHasACommonNameAloneIsRefusedWithTheReason(t *testing.T) {
 	ca := testpki.NewCA(t, "authority")
 	var asked atomic.Int32
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Issue(testpki.Options{CommonName: "localhost"}).TLS()}}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
