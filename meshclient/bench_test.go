@@ -57,6 +57,16 @@ func BenchmarkSend(b *testing.B) {
 			require.NoError(b, err)
 		}
 	})
+	b.Run("mesh without a checksum", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetBytes(benchSize)
+		for b.Loop() {
+			m := message(content)
+			m.NoChecksum = true
+			_, err := c.Send(b.Context(), m)
+			require.NoError(b, err)
+		}
+	})
 	b.Run("bare", func(b *testing.B) {
 		do := bare(b, s)
 		b.ReportAllocs()

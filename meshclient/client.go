@@ -40,6 +40,8 @@ const (
 	// by a quarter of that wants attention.
 	tokenWindow = 2 * time.Hour
 	skewWarning = 30 * time.Minute
+
+	expiryWarning = 60 * 24 * time.Hour
 )
 
 // A Client speaks for one mailbox. All methods are safe for concurrent use,
@@ -285,6 +287,39 @@ func (c *Client) compareClocks(ctx context.Context, resp *http.Response) {
 	}
 }
 
+// warnOfExpiry warns of a client certificate that ends soon. To have NHS sign
+// another takes longer than the 30 days at which tlsprops begins to warn, which
+// does not see a certificate that is given as PEM.
+func (c *Client) warnOfExpiry(ctx context.Context) {
+	if c.conf.Logger == nil {
+		return
+	}
+	if ends := c.certificateEnds(); !ends.IsZero() && time.Until(ends) < expiryWarning {
+		c.conf.Logger.LogAttrs(ctx, slog.LevelWarn, "meshclient: the client's certificate expires soon: have NHS sign another",
+			slog.Time("notAfter", ends), slog.Int("daysLeft", int(time.Until(ends).Hours()/24)))
+	}
+}
+
+// certificateEnds returns when the client's certificate does, zero without one.
+func (c *Client) certificateEnds() time.Time {
+	if conf := c.sender.TLSConfig; conf != nil {
+		if conf.GetClientCertificate == nil {
+			return time.Time{}
+		}
+		cert, err := conf.GetClientCertificate(&tls.CertificateRequestInfo{}) // our own: see Config.inline
+		if err != nil {
+			return time.Time{}
+		}
+		return cert.Leaf.NotAfter
+	}
+	for _, cert := range c.TLSStatus().Certificates {
+		if cert.Use == tlsprops.UseLeaf {
+			return cert.NotAfter
+		}
+	}
+	return time.Time{}
+}
+
 // Ping asks whether the service is there, as NHS's own client does. It is not in
 // the specification.
 func (c *Client) Ping(ctx context.Context) error {
@@ -292,8 +327,10 @@ func (c *Client) Ping(ctx context.Context) error {
 }
 
 // Handshake tells the server that the mailbox is in use, and thereby that it is
-// reached and takes the credentials. MESH wants one every 24 hours.
+// reached and takes the credentials. MESH wants one every 24 hours, so it is also
+// where Logger is warned that the client's certificate has less than 60 days left.
 func (c *Client) Handshake(ctx context.Context) error {
+	c.warnOfExpiry(ctx)
 	h := http.Header{}
 	h.Set("Mex-Clientversion", version)
 	h.Set("Mex-Osname", runtime.GOOS)

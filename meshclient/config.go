@@ -73,8 +73,9 @@ type Config struct {
 	} `json:"-" yaml:"-"`
 	// Observe is told of connections, attempts and pauses: see httpsender.Sender.
 	Observe func(httpsender.Event) `json:"-" yaml:"-"`
-	// Logger gets what Observe gets, and a warning when the clocks of this machine
-	// and the server differ. nil: nothing is logged.
+	// Logger gets what Observe gets, a warning when the clocks of this machine and
+	// the server differ, and one with every handshake from 60 days before the
+	// client's certificate expires. nil: nothing is logged.
 	Logger *slog.Logger `json:"-" yaml:"-"`
 }
 

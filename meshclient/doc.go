@@ -73,10 +73,11 @@
 // # Limitations
 //
 // Servers of the HSCN whose certificates have a common name and no subject
-// alternative name are refused, as everywhere in Go. Sending needs content that can
+// alternative name are refused, as everywhere in Go, and there is no setting that
+// takes them: use the address of the internet. Sending needs content that can
 // be read anywhere and has a known size: spool a stream into a file first. What is
 // ErrOutcomeUnknown is found by a call (TrackLocal) that NHS has marked as
-// deprecated. Certificates that are given as PEM and not as files are not watched,
-// and nothing warns before they expire. A TLS 1.2 server that refuses a handshake
+// deprecated. Certificates that are given as PEM and not as files are not watched;
+// that they expire is told by Handshake alone. A TLS 1.2 server that refuses a handshake
 // without saying why is taken to want a certificate only if there is none to show.
 package meshclient

@@ -46,6 +46,10 @@ type Message struct {
 	// Checksum goes to the recipient as it is: letters, digits, spaces and :-/ up
 	// to 100. "": sha256: and the SHA-256 of Content in hexadecimal.
 	Checksum string
+	// NoChecksum leaves the checksum out, which MESH does not ask for, and with it
+	// the time that SHA-256 takes for a message of one piece. TLS still protects
+	// each of the two ways; the recipient cannot tell what was damaged in between.
+	NoChecksum bool
 	// Compressed and Encrypted tell the recipient so of Content itself. They change
 	// nothing here: see Gzip.
 	Compressed, Encrypted bool

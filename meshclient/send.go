@@ -16,7 +16,7 @@ type Sent struct {
 	MessageID string
 	LocalID   string
 	Chunks    int
-	Checksum  string // as the recipient gets it; "" after a Resume
+	Checksum  string // as the recipient gets it; "" after a Resume and with NoChecksum
 }
 
 // SendState is how far the sending of a message in chunks has come. It holds no
@@ -48,6 +48,9 @@ func (c *Client) Send(ctx context.Context, m *Message) (*Sent, error) {
 	if m.Content == nil {
 		return nil, local("send", ErrInvalid, "Content is missing")
 	}
+	if m.NoChecksum && m.Checksum != "" {
+		return nil, local("send", ErrInvalid, "Checksum and NoChecksum are both set")
+	}
 	if m.Resume != nil {
 		return c.resume(ctx, m)
 	}
@@ -63,12 +66,12 @@ func (c *Client) Send(ctx context.Context, m *Message) (*Sent, error) {
 	if _, err = one.header(c.conf.Mailbox, p.n, one.Checksum); err != nil {
 		return nil, err
 	}
-	src, err := newSource(ctx, m.Content, p)
+	src, err := newSource(ctx, m.Content, p, p.n > 1 || !m.NoChecksum && m.Checksum == "")
 	if err != nil {
 		return nil, err
 	}
 	checksum := one.Checksum
-	if checksum == "" {
+	if checksum == "" && !m.NoChecksum {
 		checksum = "sha256:" + src.whole
 	}
 	h, err := one.header(c.conf.Mailbox, p.n, checksum)
@@ -161,7 +164,7 @@ func (c *Client) resume(ctx context.Context, m *Message) (*Sent, error) {
 	case m.Content.Size() != s.Size:
 		return nil, local("send", ErrSourceChanged, "Content has another length than when its sending began")
 	}
-	src, err := newSource(ctx, m.Content, p)
+	src, err := newSource(ctx, m.Content, p, true)
 	if err != nil {
 		return nil, err
 	}

@@ -83,6 +83,27 @@ func TestAMessageOfAnyLengthIsCutAndJoined(t *testing.T) {
 	}
 }
 
+func TestAMessageCanGoWithoutAChecksumAndIsStillResumable(t *testing.T) {
+	s := serve(t, small)
+	from, to := connect(t, s, alice), connect(t, s, bob)
+	for name, m := range map[string]*meshclient.Message{"one piece": message(noise(2500, 1)), "chunks": chunked(noise(2500, 1))} {
+		var state meshclient.SendState
+		m.NoChecksum = true
+		m.Checkpoint = func(at meshclient.SendState) error { state = at; return nil }
+		sent, err := from.Send(bounded(t), m)
+		require.NoError(t, err, name)
+		assert.Empty(t, sent.Checksum, name)
+		info, got := fetch(t, to, sent.MessageID)
+		assert.Empty(t, info.Checksum, name)
+		assert.Equal(t, noise(2500, 1), got, name)
+		assert.Equal(t, sent.Chunks > 1, state.SHA256 != "", "%s: a resume compares the content", name)
+	}
+	m := message([]byte("x"))
+	m.NoChecksum, m.Checksum = true, "sha256:00"
+	_, err := from.Send(bounded(t), m)
+	assert.ErrorIs(t, err, meshclient.ErrInvalid)
+}
+
 func TestWhatMESHDoesNotTakeIsNotSent(t *testing.T) {
 	s := serve(t, meshtest.Options{})
 	a := connect(t, s, alice)

@@ -16,29 +16,35 @@ import (
 type source struct {
 	content Content
 	plan    plan
-	whole   string // SHA-256 of the content, in hexadecimal
+	whole   string // SHA-256 of the content, in hexadecimal; "": nobody needs it
 	seed    maphash.Seed
 	chunks  []uint64     // what each hashes to, in this process: a fast hash, for it is against mistakes
 	changed atomic.Bool  // a chunk was not what it was
 	opened  atomic.Int32 // how many times a chunk was begun to be sent, since it was last 0
 }
 
-// newSource reads content once.
-func newSource(ctx context.Context, content Content, p plan) (*source, error) {
+// newSource reads content once; digest says whether its SHA-256 is needed.
+func newSource(ctx context.Context, content Content, p plan, digest bool) (*source, error) {
 	s := &source{content: content, plan: p, seed: maphash.MakeSeed(), chunks: make([]uint64, p.n)}
 	whole, buf := sha256.New(), make([]byte, 128<<10)
 	for i := range p.n {
 		var one maphash.Hash
 		one.SetSeed(s.seed)
 		offset, n := p.bounds(i + 1)
-		// Two hashes of one read; a cancelled context is noticed in between.
+		// Both hashes of one read; a cancelled context is noticed in between.
+		to := io.Writer(&one)
+		if digest {
+			to = io.MultiWriter(whole, &one)
+		}
 		r := &steady{ctx: ctx, r: io.NewSectionReader(content, offset, n), left: n}
-		if _, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(whole, &one)}, struct{ io.Reader }{r}, buf); err != nil {
+		if _, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{r}, buf); err != nil {
 			return nil, &Error{Op: "send", outcome: httpsender.Rejected, kind: []error{ErrSourceChanged}, cause: err}
 		}
 		s.chunks[i] = one.Sum64()
 	}
-	s.whole = hex.EncodeToString(whole.Sum(nil))
+	if digest {
+		s.whole = hex.EncodeToString(whole.Sum(nil))
+	}
 	return s, nil
 }
 
