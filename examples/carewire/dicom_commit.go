@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/tlsprops"
@@ -59,6 +60,10 @@ func (c *dicomCommitCmd) Run(ctx context.Context, s *streams) error {
 	return c.report(s, objects, result)
 }
 
+// lastAnswer is how long the answer to a report, and the end of its association, may
+// take.
+const lastAnswer = 5 * time.Second
+
 // listen takes reports on associations of the SCP's until stop is called.
 func (c *dicomCommitCmd) listen(ctx context.Context, d *dicomtls.Dialer) (stop func(), err error) {
 	own := c.dicomTLS
@@ -76,9 +81,17 @@ func (c *dicomCommitCmd) listen(ctx context.Context, d *dicomtls.Dialer) (stop f
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = server.Serve(context.WithoutCancel(ctx), ln) // ends with Close
+		_ = server.Serve(context.WithoutCancel(ctx), ln) // ends with stop
 	}()
-	return func() { _ = server.Close(); <-ended }, nil
+	return func() {
+		// The SCP that brought the report waits for the answer to it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswer)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close()
+		}
+		<-ended
+	}, nil
 }
 
 // report prints for which objects the SCP vouches.
