@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/carewire/carewire/examples/engine/internal/durable"
 )
 
 // Outcome is how an action ended.
@@ -115,7 +117,7 @@ func Open(dir string, opts Options) (*Log, error) {
 	if opts.Files == 0 {
 		opts.Files = defaultFiles
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MakeDir(dir); err != nil {
 		return nil, err
 	}
 	numbers, err := list(dir)
@@ -185,19 +187,11 @@ func (l *Log) openFile() error {
 	if err != nil {
 		return err
 	}
-	if err := syncDir(l.dir); err != nil {
+	if err := durable.SyncDir(l.dir); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	l.file = f
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Append writes an event and returns when it is on disk. If it returns an error

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/durable"
 )
 
 // Errors of a Catalog.
@@ -147,7 +148,7 @@ func (c *Catalog) Remove(ctx context.Context, id string, force bool) error {
 	if err := os.Remove(c.path(id)); err != nil {
 		return fmt.Errorf("channel %s runs no more, and its file cannot be removed: %w", id, err)
 	}
-	return syncDir(c.dir)
+	return durable.SyncDir(c.dir)
 }
 
 // Text returns what a channel was made of, in YAML.
@@ -189,10 +190,7 @@ func idOf(data []byte, asJSON bool) string {
 type staged struct{ temp, path string }
 
 func (c *Catalog) stage(id string, text []byte) (*staged, error) {
-	if err := os.MkdirAll(c.dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := syncDir(filepath.Dir(c.dir)); err != nil {
+	if err := durable.MakeDir(c.dir); err != nil {
 		return nil, err
 	}
 	s := &staged{temp: filepath.Join(c.dir, "."+id+".part"), path: c.path(id)}
@@ -216,17 +214,8 @@ func (s *staged) keep() error {
 	if err := os.Rename(s.temp, s.path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(s.path))
+	return durable.SyncDir(filepath.Dir(s.path))
 }
 
 // discard removes the file unless it was kept.
 func (s *staged) discard() { _ = os.Remove(s.temp) } // a rest is overwritten by the next change
-
-// syncDir makes the names in a directory durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/carewire/carewire/examples/engine/internal/config"
+	"github.com/carewire/carewire/examples/engine/internal/durable"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 )
 
@@ -56,7 +57,7 @@ func (f *fileDestination) copyObject(name string, m *store.Message) error {
 // writeFile puts a whole file under name or none: a reader of the directory never
 // sees a part, and after a nil no power failure takes it away.
 func writeFile(directory, name string, content io.Reader) error {
-	if err := os.MkdirAll(directory, 0o700); err != nil {
+	if err := durable.MakeDir(directory); err != nil {
 		return err
 	}
 	temp := filepath.Join(directory, "."+name+".part")
@@ -74,16 +75,7 @@ func writeFile(directory, name string, content io.Reader) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	return syncDir(directory)
-}
-
-// syncDir makes a rename durable (POSIX leaves that to fsync of the directory).
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(directory)
 }
 
 func (*fileDestination) close() {}

@@ -47,6 +47,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carewire/carewire/examples/engine/internal/durable"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 )
 
@@ -129,7 +130,7 @@ func open(ctx context.Context, dir string, opts *Options, synchronous int64) (_ 
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := makeDir(dir); err != nil {
+	if err := durable.MakeDir(dir); err != nil {
 		return nil, fmt.Errorf("store: data directory: %w", err)
 	}
 	s.lock, err = acquireLock(filepath.Join(dir, lockName))
@@ -237,21 +238,6 @@ func (s *Store) swap(db *database) {
 	s.db = db
 }
 
-// makeDir makes dir and what it lies in, and makes their names durable.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := makeDir(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(parent)
-}
-
 // createFile makes an empty file that only the owner can read, and its name
 // durable: SQLite would make it with wider permissions, and the log and the
 // index inherit those of the database.
@@ -263,15 +249,7 @@ func createFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Close(), durable.SyncDir(filepath.Dir(path)))
 }
 
 // unix is how times are kept: nanoseconds, 0 for the zero time.
