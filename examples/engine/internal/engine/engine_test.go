@@ -132,14 +132,13 @@ func TestOneDestinationDownHoldsUpNoOther(t *testing.T) {
 
 func TestSlowDestinationDoesNotSlowOthers(t *testing.T) {
 	slow, fast := newReceiver(t), newReceiver(t)
-	hold := make(chan struct{})
-	slow.answers(func(string) error { <-hold; return nil })
+	_, release := slow.hold()
 	e := start(t, openStore(t, t.TempDir()), channel("a", toTCP("slow", slow.addr), toTCP("fast", fast.addr)), channel("b", toTCP("fast", fast.addr)))
 	send(t, dial(t, e.addr("a"), nil), ids("A", 10)...)
 	send(t, dial(t, e.addr("b"), nil), ids("B", 10)...)
 	eventually(t, "everything delivered but what the slow one holds", func() bool { return len(fast.received()) == 20 })
 	assert.Empty(t, slow.received())
-	close(hold)
+	release()
 	eventually(t, "the slow one has them too", func() bool { return len(slow.received()) == 10 })
 }
 

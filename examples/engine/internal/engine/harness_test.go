@@ -263,6 +263,20 @@ func (r *receiver) answers(f func(id string) error) {
 	r.answer = f
 }
 
+// hold keeps the receiver from answering until release is called, or the test ends,
+// however it ends. arrived gets a value for each message that is held.
+func (r *receiver) hold() (arrived <-chan struct{}, release func()) {
+	messages, open := make(chan struct{}, 100), make(chan struct{})
+	release = sync.OnceFunc(func() { close(open) })
+	r.t.Cleanup(release)
+	r.answers(func(string) error {
+		messages <- struct{}{}
+		<-open
+		return nil
+	})
+	return messages, release
+}
+
 func (r *receiver) received() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
