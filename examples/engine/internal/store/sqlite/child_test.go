@@ -165,7 +165,8 @@ func rounds() {
 	say(childDone, nil)
 }
 
-// hold keeps the store open until its standard input ends.
+// hold keeps the store open until its standard input ends, which is when its parent
+// ends or has waited for it.
 func hold() {
 	st := openAsChild()
 	say("open", nil)
@@ -200,6 +201,8 @@ func start(t *testing.T, name, dir string, synchronous int, under ...string) *ch
 	c.Env = append(os.Environ(), childEnv+"="+name, childDir+"="+dir, childSync+"="+strconv.Itoa(synchronous))
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
+	require.NoError(t, err)
+	_, err = c.StdinPipe() // without one the child's input ends at once
 	require.NoError(t, err)
 	require.NoError(t, c.Start())
 	go func() {
