@@ -256,6 +256,10 @@ func (s *session) handshake() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if secured.HandshakeContext(ctx) != nil {
+		// A connection that is closed with something unread is reset, and then the alert
+		// may not arrive: what the client has sent is read to its end.
+		_ = s.nc.SetReadDeadline(time.Now().Add(time.Minute))
+		_, _ = io.Copy(io.Discard, s.nc)
 		return false
 	}
 	s.nc, s.overTLS = secured, true
