@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/carewire/carewire/cluster"
 	"github.com/carewire/carewire/examples/engine/internal/api"
 	"github.com/carewire/carewire/examples/engine/internal/audit"
 	"github.com/carewire/carewire/examples/engine/internal/catalog"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
+	"github.com/carewire/carewire/examples/engine/internal/metrics"
 	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
@@ -63,8 +65,14 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	if err != nil {
 		return err
 	}
+	measures := metrics.New()
 	refused := newRefusals(events, log)
-	nodes, err := config.ReadCluster(lookup, id, log, refused.observe)
+	nodes, err := config.ReadCluster(lookup, id, log, func(e cluster.Event) {
+		if e.Kind == cluster.Refused {
+			measures.Unauthenticated(metrics.Cluster)
+		}
+		refused.observe(e)
+	})
 	if err != nil {
 		return err
 	}
@@ -75,7 +83,10 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	if err := config.LoadStored(stored, cfg, lookup); err != nil {
 		return err
 	}
-	eng := engine.New(cfg, wrap(st), engine.Options{Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval})
+	eng := engine.New(cfg, measures.Store(wrap(st)), engine.Options{
+		Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval, Observe: measures.Observe,
+	})
+	measures.Watch(eng, cfg.DataDir)
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
@@ -84,6 +95,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
 		Catalog: catalog.New(stored, eng, lookup), Cluster: nodes,
+		Metrics: measures, MetricsToken: env.MetricsToken, Unauthenticated: func() { measures.Unauthenticated(metrics.API) },
 	})
 	if err != nil {
 		return err

@@ -75,6 +75,9 @@ type Server struct {
 	crossOrigin   *http.CrossOriginProtection
 	serverLog     *serverlog.Log
 	maxSockets    int // of each kind
+	metrics       http.Handler
+	metricsToken  string
+	onRefused     func()
 	requests      *limiter
 	logins        *limiter
 	started       time.Time
@@ -110,9 +113,23 @@ type Options struct {
 	ServerLog *serverlog.Log
 	// MaxWebSockets is how many clients each WebSocket may have at a time. 0: 100.
 	MaxWebSockets int
+	// Metrics answers at /metrics. nil: nothing does.
+	Metrics http.Handler
+	// MetricsToken lets who presents it read metrics without a session. Empty: nobody.
+	MetricsToken string
+	// Unauthenticated is called for each who was not who they had to be. It must not
+	// block. nil: nobody counts them.
+	Unauthenticated func()
 	// RequestLimit is how many requests one address may make in a minute. 0: any
 	// number.
 	RequestLimit int
+}
+
+// unauthenticated counts somebody who was not let in.
+func (s *Server) unauthenticated() {
+	if s.onRefused != nil {
+		s.onRefused()
+	}
 }
 
 // loginLimit is how often one address may try to sign in, in a minute.
@@ -128,6 +145,7 @@ func New(e Engine, opts Options) (*Server, error) {
 		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),
 	}
 	s.dashboard = dashboard{engine: e, serverID: opts.ServerID}
+	s.metrics, s.metricsToken, s.onRefused = opts.Metrics, opts.MetricsToken, opts.Unauthenticated
 	s.serverLog, s.maxSockets = opts.ServerLog, cmp.Or(opts.MaxWebSockets, 100)
 	if s.serverLog == nil {
 		s.serverLog = serverlog.New(slog.LevelInfo)

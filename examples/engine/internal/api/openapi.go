@@ -31,6 +31,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 			"securitySchemes": object{
 				"cookie":  object{"type": "apiKey", "in": "cookie", "name": sessionCookie},
 				"header":  object{"type": "apiKey", "in": "header", "name": sessionHeader},
+				"metrics": object{"type": "http", "scheme": "bearer"},
 				"cluster": object{"type": "apiKey", "in": "header", "name": "X-Cluster-Secret"},
 			},
 			"schemas": object{"Failure": object{
@@ -48,6 +49,9 @@ func describeRoute(r *route) object {
 		op["security"] = []object{}
 	case nodes:
 		op["security"] = []object{{"cluster": []string{}}}
+	case scrapers:
+		op["security"] = []object{{"cookie": []string{}}, {"header": []string{}}, {"metrics": []string{}}}
+		op["x-least-role"] = string(viewers)
 	default:
 		op["security"] = []object{{"cookie": []string{}}, {"header": []string{}}}
 		op["x-least-role"] = string(r.access)

@@ -55,7 +55,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes(), s.metricsRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.
@@ -83,6 +83,8 @@ func (s *Server) protect(r *route) http.Handler {
 	case nodes:
 		// The credential is checked before anything of the body is read.
 		return s.cluster.Handler(bounded(limit, next))
+	case scrapers:
+		next = s.scraping(r, next)
 	default:
 		next = s.authorized(r, next)
 	}

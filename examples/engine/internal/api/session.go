@@ -20,6 +20,9 @@ func (s *Server) authorized(rule *route, next http.Handler) http.Handler {
 		x := exchangeOf(r.Context())
 		id, byCookie := sessionID(r)
 		if !s.identify(x, id) {
+			if id != "" { // who presents nothing has only to sign in
+				s.unauthenticated()
+			}
 			unauthorized(w)
 			return
 		}
@@ -112,6 +115,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		// field.
 		x.user.Name, _ = s.users.Known(name)
 		s.record(r.Context(), actionLogin, audit.Failure, nil)
+		s.unauthenticated()
 		refuse("Invalid username or password")
 		return
 	case errors.Is(err, users.ErrBusy):

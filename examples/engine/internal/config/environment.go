@@ -27,13 +27,16 @@ type Environment struct {
 	// TrustedProxies is HTTP_TRUSTED_PROXIES: addresses and ranges, with commas
 	// between them, whose X-Forwarded-For and X-Forwarded-Proto are believed.
 	TrustedProxies []netip.Prefix
-	CORSOrigins    []string   // CORS_ORIGINS: origins, with commas between them
-	RequestLimit   int        // MIRTH_API_RATE_LIMIT: requests a minute and address (100); 0: any number
-	WebSockets     int        // MIRTH_WS_MAX_CLIENTS: at a time, of each kind (100)
-	ExtraCACerts   string     // NODE_EXTRA_CA_CERTS: a PEM file of CAs to trust besides the host's
-	LogLevel       slog.Level // LOG_LEVEL: debug, info (the default), warn, error
-	LogJSON        bool       // LOG_FORMAT: text (the default) or json
-	ServerID       string     // MIRTH_SERVER_ID; empty: one kept in the data directory
+	CORSOrigins    []string // CORS_ORIGINS: origins, with commas between them
+	RequestLimit   int      // MIRTH_API_RATE_LIMIT: requests a minute and address (100); 0: any number
+	WebSockets     int      // MIRTH_WS_MAX_CLIENTS: at a time, of each kind (100)
+	// MetricsToken is METRICS_TOKEN, or what is in the file METRICS_TOKEN_FILE: who
+	// presents it may read /metrics without a session. 16 bytes at least.
+	MetricsToken string
+	ExtraCACerts string     // NODE_EXTRA_CA_CERTS: a PEM file of CAs to trust besides the host's
+	LogLevel     slog.Level // LOG_LEVEL: debug, info (the default), warn, error
+	LogJSON      bool       // LOG_FORMAT: text (the default) or json
+	ServerID     string     // MIRTH_SERVER_ID; empty: one kept in the data directory
 	// Unsupported are the variables that are set, that other versions of Mirth know,
 	// and that mean nothing here.
 	Unsupported []string
@@ -116,9 +119,36 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 	if err != nil || env.WebSockets < 1 {
 		refuse("MIRTH_WS_MAX_CLIENTS: is not a number of clients: 1 or more")
 	}
+	env.MetricsToken = metricsToken(get, refuse)
 	env.ExtraCACerts = get("NODE_EXTRA_CA_CERTS", "")
 	foreign(&env, get, refuse)
 	return env, errors.Join(mistakes...)
+}
+
+// metricsToken reads the token itself or its file.
+func metricsToken(get func(name, otherwise string) string, refuse func(string, ...any)) string {
+	variable, token := "METRICS_TOKEN", get("METRICS_TOKEN", "")
+	if path := get("METRICS_TOKEN_FILE", ""); path != "" {
+		if token != "" {
+			refuse("METRICS_TOKEN_FILE: is set, and so is METRICS_TOKEN: unset one")
+			return ""
+		}
+		data, err := readBounded(path)
+		if err != nil {
+			refuse("METRICS_TOKEN_FILE: %s: cannot be read", path)
+			return ""
+		}
+		variable, token = "METRICS_TOKEN_FILE", strings.TrimRight(string(data), "\r\n")
+		if token == "" {
+			refuse("METRICS_TOKEN_FILE: %s: is empty", path)
+			return ""
+		}
+	}
+	if token != "" && (len(token) < 16 || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })) {
+		refuse("%s: is not a token: 16 characters or more, without spaces, such as openssl rand -hex 32 makes", variable)
+		return ""
+	}
+	return token
 }
 
 // proxyPrefixes reads addresses and ranges with commas between them.

@@ -37,6 +37,9 @@ type Options struct {
 	Logger *slog.Logger // nil: nothing is logged
 	// TLSReloadInterval is how often TLS files are looked at; zero: 10 s.
 	TLSReloadInterval time.Duration
+	// Observe is called for every Event, from several goroutines at a time, and must
+	// not block. nil: nobody wants to know.
+	Observe func(Event)
 }
 
 // Engine runs channels: those of a configuration, and those that Add brings. Make

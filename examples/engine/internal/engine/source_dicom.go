@@ -58,6 +58,7 @@ func (s *dicomSource) open(ctx context.Context) error {
 	objects := &dicomtls.FileStore{Dir: s.directory, MaxObjectBytes: s.cfg.MaxObjectSize, Stored: s.stored, Logger: s.log}
 	server := s.cfg.Server()
 	server.TLS, server.Store, server.Commitments, server.Logger = &s.tls, objects, s.channel.engine.commitments, s.log
+	server.Observe = s.channel.observeDICOM
 	server.DrainTimeout = -1 // close says how long
 	if err := server.Validate(); err != nil {
 		return err

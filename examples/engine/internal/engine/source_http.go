@@ -141,6 +141,7 @@ func (s *httpSource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = control.SetReadDeadline(until)  // a connection that has ended says so when it is read
 	_ = control.SetWriteDeadline(until) // of 100 Continue: the last answer's has passed
 	raw, status := s.message(w, r)
+	whole := time.Now()
 	defer s.bodies.Add(-int64(len(raw)))
 	if status == 0 {
 		_ = control.SetReadDeadline(time.Time{}) // how long the store takes is not the sender's fault
@@ -164,6 +165,7 @@ func (s *httpSource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = control.SetWriteDeadline(time.Now().Add(s.cfg.Timeout))
 	w.WriteHeader(status)
+	s.channel.observeHTTP(status, status == s.cfg.ResponseStatusCode, time.Since(whole))
 }
 
 // message returns the message of a request, or the status that says why there is

@@ -105,6 +105,7 @@ func (s *tcpSource) open(ctx context.Context) error {
 func (s *tcpSource) newServer() *mllp.Server {
 	server := s.cfg.Server()
 	server.Handler, server.Logger, server.ConnContext, server.Replay = s, s.log, s.withSource, s.replay
+	server.Observe = s.channel.observeMLLP
 	if server.TLS != nil {
 		server.TLS = s.tls
 	}
@@ -178,6 +179,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	case errors.Is(err, store.ErrInvalid):
 		return nil, &mllp.Nak{Code: mllp.AR, Text: "message cannot be stored"}
 	case s.cfg.OnStoreError == "close" || s.cfg.ResponseMode == "NONE": // who gets no answers shall notice, too
+		s.channel.tell(Event{Kind: Refused, Reason: ReasonUnavailable})
 		return nil, mllp.ErrNoReply
 	default:
 		return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}

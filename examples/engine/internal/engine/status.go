@@ -18,6 +18,9 @@ type Status struct {
 	// Destinations are the states of the destinations, in the order of Config:
 	// Started or Stopped.
 	Destinations []State
+	// Failing are since when each of them has taken no message that was tried; zero:
+	// it has, or none was tried since the start.
+	Failing []time.Time
 }
 
 // Listener is a channel's port or, where the engine makes the connection, that of
@@ -67,7 +70,12 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 		if w.works.Load() {
 			state = Started
 		}
+		var failing time.Time
+		if since := w.failing.Load(); since != 0 {
+			failing = time.Unix(0, since)
+		}
 		status.Destinations = append(status.Destinations, state)
+		status.Failing = append(status.Failing, failing)
 	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()

@@ -49,16 +49,17 @@ type worker struct {
 	dest    destination
 	store   store.Store
 	log     *slog.Logger
+	tell    func(Event)
 	wakeup  chan struct{} // of capacity 1; never closed
 
-	running run         // guarded by the channel's lifecycle lock
-	works   atomic.Bool // whether it runs, for those who only look
+	running run          // guarded by the channel's lifecycle lock
+	works   atomic.Bool  // whether it runs, for those who only look
+	failing atomic.Int64 // since when messages queue, in Unix nanoseconds; 0: they do not; set by loop
 
 	// owned by the goroutine of loop
-	failing  time.Time // since when messages queue; zero: they do not
-	resent   int64     // the last Seq whose resending was logged
-	head     int64     // the Seq that refusals counts
-	refusals int       // how often the destination has had and not taken the head
+	resent   int64 // the last Seq whose resending was logged
+	head     int64 // the Seq that refusals counts
+	refusals int   // how often the destination has had and not taken the head
 }
 
 func (e *Engine) newWorker(ch *channel, cfg *config.Destination) *worker {
@@ -66,6 +67,7 @@ func (e *Engine) newWorker(ch *channel, cfg *config.Destination) *worker {
 	w := &worker{
 		channel: ch.cfg.ID, name: cfg.Name, queue: cfg.Queue, store: e.store,
 		log: ch.log.With("destination", cfg.Name), wakeup: make(chan struct{}, 1),
+		tell: func(event Event) { event.Destination = cfg.Name; ch.tell(event) },
 	}
 	switch {
 	case cfg.TCP != nil:
@@ -135,6 +137,7 @@ func (w *worker) signal() {
 func (w *worker) loop(ctx context.Context, finish, done chan struct{}) {
 	defer close(done)
 	defer w.dest.close()
+	defer w.failing.Store(0) // nothing is tried any more
 	for !w.work(ctx, finish) && wait(finish, storePause) {
 	}
 }
@@ -198,12 +201,15 @@ func (w *worker) deliver(ctx context.Context, d *store.Delivery, finish <-chan s
 			w.log.WarnContext(ctx, "sending again what may have arrived", "message", d.Message.ID)
 		}
 		w.store.Attempting(d)
+		began := time.Now()
 		err := w.attempt(ctx, d)
 		if err == nil {
+			w.tell(Event{Kind: Delivered, Duration: time.Since(began)})
 			w.recovered()
 			return w.record(ctx, finish, func(ctx context.Context) error { return w.dest.complete(ctx, d) })
 		}
 		failure := classify(err)
+		w.tell(Event{Kind: Failed, Reason: failure.reason(), Duration: time.Since(began)})
 		if failure.poison {
 			w.refusals++
 		}
@@ -273,8 +279,8 @@ func (w *worker) record(ctx context.Context, finish <-chan struct{}, note func(c
 // failed says once that messages begin to queue.
 func (w *worker) failed(ctx context.Context, d *store.Delivery, f failure, blocked bool, err error) {
 	level := slog.LevelDebug
-	if w.failing.IsZero() {
-		w.failing, level = time.Now(), slog.LevelWarn
+	if w.failing.CompareAndSwap(0, time.Now().UnixNano()) {
+		level = slog.LevelWarn
 	}
 	w.log.Log(ctx, level, "delivery failed, messages queue",
 		"message", d.Message.ID, "attempt", d.Attempts+1, "code", f.code, "blocked", blocked, "err", err)
@@ -282,9 +288,8 @@ func (w *worker) failed(ctx context.Context, d *store.Delivery, f failure, block
 
 // recovered says once that they no longer do.
 func (w *worker) recovered() {
-	if !w.failing.IsZero() {
-		w.log.Info("delivery works again", "after", time.Since(w.failing).Round(time.Millisecond))
-		w.failing = time.Time{}
+	if since := w.failing.Swap(0); since != 0 {
+		w.log.Info("delivery works again", "after", time.Since(time.Unix(0, since)).Round(time.Millisecond))
 	}
 }
 

@@ -39,12 +39,3 @@ func acquireLock(path string) (*os.File, error) {
 	}
 	return f, nil
 }
-
-// freeSpace returns the bytes that can still be written to dir's file system.
-func freeSpace(dir string) (uint64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, err
-	}
-	return st.Bavail * uint64(st.Bsize), nil
-}

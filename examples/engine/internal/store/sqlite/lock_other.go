@@ -12,5 +12,3 @@ import (
 func acquireLock(path string) (*os.File, error) {
 	return nil, fmt.Errorf("store: lock %s: %w on this system", path, errors.ErrUnsupported)
 }
-
-func freeSpace(string) (uint64, error) { return 0, errors.ErrUnsupported }

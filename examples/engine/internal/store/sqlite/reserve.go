@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/carewire/carewire/examples/engine/internal/disk"
 )
 
 // A reserve is a file that holds space on the disk until it is needed. It is
@@ -36,12 +38,12 @@ func (r *reserve) take() error {
 	if err := r.release(); err != nil {
 		return err
 	}
-	free, err := freeSpace(filepath.Dir(r.path))
+	space, err := disk.Of(filepath.Dir(r.path))
 	if err != nil {
 		return fmt.Errorf("store: reserve: %w", err)
 	}
-	if need := uint64(r.size + r.size/2); free < need { //nolint:gosec // size is not negative
-		return fmt.Errorf("store: reserve: %d bytes are free, %d are needed", free, need)
+	if need := r.size + r.size/2; space.Free < need {
+		return fmt.Errorf("store: reserve: %d bytes are free, %d are needed", space.Free, need)
 	}
 	if err := r.fill(); err != nil {
 		return errors.Join(fmt.Errorf("store: reserve: %w", err), r.release())
