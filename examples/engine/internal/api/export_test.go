@@ -21,6 +21,8 @@ func (s *Server) Table() []Line {
 			line.Public = true
 		case nodes:
 			line.Cluster = true
+		case scrapers:
+			line.Least = users.Viewer
 		case viewers, operators, admins:
 			line.Least = users.Role(r.access)
 		}

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -50,6 +51,9 @@ func serve(t *testing.T, e api.Engine, opts api.Options) *api.Server {
 	}
 	if opts.Audit == nil {
 		opts.Audit = new(notebook)
+	}
+	if opts.Metrics == nil {
+		opts.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "carewire_up 1\n") })
 	}
 	s, err := api.New(e, opts)
 	require.NoError(t, err)

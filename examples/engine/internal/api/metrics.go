@@ -12,18 +12,13 @@ import (
 const scrapers access = "scrapers"
 
 func (s *Server) metricsRoutes() []route {
+	if s.metrics == nil {
+		return nil
+	}
 	return []route{{
-		method: "GET", pattern: "/metrics", access: scrapers, plain: true, handler: s.metricsNow,
+		method: "GET", pattern: "/metrics", access: scrapers, plain: true, handler: s.metrics.ServeHTTP,
 		summary: "What Prometheus collects; with a session, or Authorization: Bearer and the token of METRICS_TOKEN",
 	}}
-}
-
-func (s *Server) metricsNow(w http.ResponseWriter, r *http.Request) {
-	if s.metrics == nil {
-		notFound(w)
-		return
-	}
-	s.metrics.ServeHTTP(w, r)
 }
 
 // scraping lets through who presents the token; others need a session.

@@ -76,11 +76,18 @@ type running struct {
 // start runs an engine with the channels on st.
 func start(t testing.TB, st store.Store, channels ...config.Channel) *running {
 	t.Helper()
+	return startWith(t, st, engine.Options{}, channels...)
+}
+
+// startWith is start with options of the test's own.
+func startWith(t testing.TB, st store.Store, opts engine.Options, channels ...config.Channel) *running {
+	t.Helper()
 	l, level, reload := new(log), slog.LevelDebug, 20*time.Millisecond
 	if _, ok := t.(*testing.B); ok {
 		level, reload = slog.LevelInfo, 0 // as in production
 	}
-	e := engine.New(&config.Config{Channels: channels}, st, engine.Options{Logger: l.logger(level), TLSReloadInterval: reload})
+	opts.Logger, opts.TLSReloadInterval = l.logger(level), reload
+	e := engine.New(&config.Config{Channels: channels}, st, opts)
 	e.StartDestinations()
 	require.NoError(t, e.StartSources(t.Context()))
 	r := &running{Engine: e, t: t, log: l}
