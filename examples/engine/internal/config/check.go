@@ -124,12 +124,14 @@ func (d *decoder) check(cfg *Config) {
 			d.distinct(names, join(key, "name"), ch.Name)
 		}
 		d.initialState(key, ch)
+		d.expected(join(key, "expected"), ch.Expected)
 		listeners = d.source(key, &ch.Source, listeners, directories)
 		d.objects(cfg, i, directories)
 		d.destinations(key, ch, directories)
 	}
 	d.targets(cfg, ids)
 	d.inboxes(cfg)
+	d.alerts(cfg)
 }
 
 // unique checks an identifier that the store keeps: required, of a few safe

@@ -40,6 +40,8 @@ type Config struct {
 	// API. Where there are none at all, the first start makes one.
 	Users    []User    `yaml:"users"`
 	Channels []Channel `yaml:"channels"`
+	// Alerts says who is told when something breaks. nil: nobody.
+	Alerts *Alerts `yaml:"alerts"`
 }
 
 // User may use the API.
@@ -68,7 +70,10 @@ type Channel struct {
 	// InitialState is in which state the channel begins when the engine starts, and
 	// when it is deployed: STARTED, which is the default, PAUSED (nothing is taken
 	// in, what is queued is delivered) or STOPPED.
-	InitialState string        `yaml:"initialState"`
+	InitialState string `yaml:"initialState"`
+	// Expected says when messages come. nil: at any time, and an alert is raised
+	// never because none does.
+	Expected     *Expected     `yaml:"expected"`
 	Source       Source        `yaml:"source"`
 	Destinations []Destination `yaml:"destinations"`
 
@@ -144,6 +149,9 @@ const (
 func (c *Config) setDefaults() {
 	setDefault(&c.DataDir, defaultDataDir)
 	setDefault(&c.Store, "sqlite")
+	if c.Alerts != nil {
+		c.Alerts.setDefaults()
+	}
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		setDefault(&ch.Name, ch.ID)

@@ -82,3 +82,16 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	status.State, status.Deployed = ch.state, ch.deployed
 	return status, nil
 }
+
+// LastReceived returns when the channel's youngest message came that the store still
+// has; zero: it has none.
+func (e *Engine) LastReceived(ctx context.Context, id string) (time.Time, error) {
+	if _, err := e.channel(id); err != nil {
+		return time.Time{}, err
+	}
+	youngest, err := e.store.Find(ctx, id, store.Filter{}, 0, 1)
+	if err != nil || len(youngest) == 0 {
+		return time.Time{}, err
+	}
+	return youngest[0].Received, nil
+}
