@@ -1,12 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +71,23 @@ func TestPrometheusCollectsMetricsWithAToken(t *testing.T) {
 		assert.Contains(t, text, "\n"+series)
 	}
 	assert.NotContains(t, text, canary)
+	for _, name := range ofDashboard(t) {
+		assert.Contains(t, text, "\n"+name, "the dashboard shows what is not there")
+	}
 	assert.NotContains(t, p.stderr.String(), token)
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// ofDashboard returns the metrics that the dashboard shows, but for those that a single
+// channel without TLS does not have.
+func ofDashboard(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("deploy", "grafana-dashboard.json"))
+	require.NoError(t, err)
+	require.True(t, json.Valid(text))
+	names := slices.Compact(slices.Sorted(slices.Values(regexp.MustCompile(`carewire_[a-z_]+|process_[a-z_]+|go_[a-z_]+`).FindAllString(string(text), -1))))
+	require.Greater(t, len(names), 15)
+	return slices.DeleteFunc(names, func(name string) bool {
+		return name == "carewire_delivery_failures_total" || name == "carewire_certificate_not_after_timestamp_seconds"
+	})
 }

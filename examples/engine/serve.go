@@ -110,6 +110,11 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	if err := eng.StartSources(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
+	stopAlerts, err := watchForAlerts(eng, cfg, id, log)
+	if err != nil {
+		return err
+	}
+	defer stopAlerts()
 	server.SetPhase(api.Ready)
 	log.InfoContext(ctx, "engine ready", "channels", len(cfg.Channels), "data", cfg.DataDir, "server", id)
 

@@ -6,7 +6,7 @@
 // other message. So alerts have what messages have: they are on disk before they
 // count as told, wait while the mail server is down, and are sent in their order.
 //
-// What is looked at, every 15 seconds:
+// What is looked at, every 15 seconds unless the configuration says otherwise:
 //
 //	queueing     a message has waited for its destination longer than it may
 //	silent       no message has come when some are expected
@@ -14,8 +14,8 @@
 //	disk         little space is left for the store
 //	store        the store accepts nothing
 //
-// Which alerts are raised is kept in a file, so that a restart tells nobody a second
-// time. An alert about the store itself can only be told when the store is well
+// Which alerts are raised, and which are still to be told, is kept in a file, so that
+// a restart tells nobody a second time. An alert about the store itself can only be told when the store is well
 // again, and is told then: watch /api/health for it, too.
 package alerts
 
@@ -34,7 +34,6 @@ import (
 )
 
 const (
-	interval = 15 * time.Second
 	// lookTime bounds how long the store may take for one look at everything.
 	lookTime = 10 * time.Second
 	// maxPending bounds the alerts that wait for the store. There are two for each
@@ -83,6 +82,7 @@ type Watch struct {
 	raised  map[string]raised // by the condition's id; what people were told
 	pending []alert           // to be told, in this order
 	quiet   bool              // that alerts cannot be told was logged
+	unsaved bool              // likewise that they cannot be written down
 }
 
 // condition is something that is wrong now.
@@ -100,20 +100,20 @@ type condition struct {
 // New returns a Watch over e. An error tells that the file of raised alerts cannot
 // be read.
 func New(e Engine, opts Options) (*Watch, error) {
-	known, err := load(opts.Directory)
+	before, err := load(opts.Directory)
 	if err != nil {
 		return nil, fmt.Errorf("raised alerts: %w", err)
 	}
 	if opts.Disk == nil {
 		opts.Disk = func() (disk.Space, error) { return disk.Of(opts.Directory) }
 	}
-	return &Watch{engine: e, opts: opts, raised: known}, nil
+	return &Watch{engine: e, opts: opts, raised: before.Raised, pending: before.Pending}, nil
 }
 
 // Run looks until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
 	w.began = time.Now()
-	ticker := time.NewTicker(interval)
+	ticker := time.NewTicker(w.opts.Config.CheckInterval)
 	defer ticker.Stop()
 	for {
 		w.look(ctx)
@@ -129,7 +129,7 @@ func (w *Watch) Run(ctx context.Context) {
 func (w *Watch) look(ctx context.Context) {
 	now := time.Now()
 	looking, cancel := context.WithTimeout(ctx, lookTime)
-	found := &findings{now: now, raised: w.raised, unsure: make(map[string]bool)}
+	found := &findings{now: now, raised: w.raised}
 	w.find(looking, found)
 	cancel()
 	if ctx.Err() != nil {
@@ -175,13 +175,14 @@ func (w *Watch) queue(a alert) {
 	w.opts.Logger.Warn("alert", "alert", a.Alert, "state", a.State, "channel", a.Channel, "destination", a.Destination, "text", a.Text)
 }
 
-// tell hands over what is to be told. The file is written after it, so that a crash
-// between the two tells again rather than not at all; the channel then takes it for
-// what it is, the same message.
+// tell hands over what is to be told. What is to be told is written down before, and
+// that it was, after it: a crash between the two tells again rather than not at all,
+// and the channel then knows that it has the message.
 func (w *Watch) tell(ctx context.Context) {
 	if len(w.pending) == 0 {
 		return
 	}
+	w.save(ctx)
 	told := 0
 	for _, a := range w.pending {
 		_, err := w.engine.Inject(ctx, w.opts.Config.Channel, engine.Injected{Raw: a.message(), Once: store.Once{Key: a.key(), For: rememberFor}})
@@ -195,13 +196,18 @@ func (w *Watch) tell(ctx context.Context) {
 		w.quiet = false
 		told++
 	}
-	w.pending = slices.Delete(w.pending, 0, told)
-	if len(w.pending) > 0 {
-		return // as long as the file has the old state, a restart finds out anew
+	if told > 0 {
+		w.pending = slices.Delete(w.pending, 0, told)
+		w.save(ctx)
 	}
-	if err := save(w.opts.Directory, w.raised); err != nil {
+}
+
+func (w *Watch) save(ctx context.Context) {
+	err := save(w.opts.Directory, &memory{Raised: w.raised, Pending: w.pending})
+	if err != nil && !w.unsaved {
 		w.opts.Logger.ErrorContext(ctx, "which alerts are raised cannot be written down: a restart tells them again", "err", err)
 	}
+	w.unsaved = err != nil
 }
 
 // findings are what one look has found.
@@ -209,7 +215,7 @@ type findings struct {
 	now    time.Time
 	raised map[string]raised // before
 	wrong  []condition
-	unsure map[string]bool // the conditions of which nothing could be learned
+	unsure []string // beginnings of the ids of which nothing could be learned
 }
 
 func (f *findings) add(c condition) { f.wrong = append(f.wrong, c) }
@@ -220,10 +226,8 @@ func (f *findings) was(id string) bool { _, ok := f.raised[id]; return ok }
 
 // lasts tells whether a raised condition is to stay so.
 func (f *findings) lasts(id string) bool {
-	for prefix := range f.unsure {
-		if strings.HasPrefix(id, prefix) {
-			return true
-		}
+	if slices.ContainsFunc(f.unsure, func(beginning string) bool { return strings.HasPrefix(id, beginning) }) {
+		return true
 	}
 	return slices.ContainsFunc(f.wrong, func(c condition) bool { return c.id == id })
 }

@@ -17,8 +17,7 @@ func (w *Watch) find(ctx context.Context, f *findings) {
 	for _, cfg := range w.engine.Channels() {
 		status, err := w.engine.Status(ctx, cfg.ID)
 		if err != nil {
-			f.unsure["queueing/"+cfg.ID+"/"] = true
-			f.unsure["silent/"+cfg.ID] = true
+			f.unsure = append(f.unsure, "queueing/"+cfg.ID+"/", "silent/"+cfg.ID+"/")
 			continue
 		}
 		w.queues(f, &status)
@@ -48,7 +47,7 @@ func (w *Watch) queues(f *findings, status *engine.Status) {
 		f.add(condition{
 			id: id, kind: "queueing", channel: status.Config.ID, destination: q.Name,
 			text: fmt.Sprintf("%s: messages have waited since %s. In the queue: %d.", where, clock(q.OldestQueued), q.Queued),
-			over: where + ": messages are delivered again.",
+			over: where + ": messages do not wait any more.",
 		})
 	}
 }
@@ -59,13 +58,13 @@ func (w *Watch) silence(ctx context.Context, f *findings, cfg *config.Channel) {
 	if cfg.Expected == nil {
 		return
 	}
-	id := "silent/" + cfg.ID
+	id := "silent/" + cfg.ID + "/"
 	last, err := w.engine.LastReceived(ctx, cfg.ID)
 	if err != nil {
-		f.unsure[id] = true
+		f.unsure = append(f.unsure, id)
 		return
 	}
-	over := named(cfg) + ": messages come again."
+	over := named(cfg) + ": messages come again, or are not expected any more."
 	if before, ok := f.raised[id]; ok {
 		if !last.After(before.Since) {
 			f.add(condition{id: id, kind: "silent", channel: cfg.ID, over: over})
@@ -89,7 +88,7 @@ func (w *Watch) silence(ctx context.Context, f *findings, cfg *config.Channel) {
 func (w *Watch) disk(f *findings) {
 	space, err := w.opts.Disk()
 	if err != nil || space.Size <= 0 {
-		f.unsure["disk"] = true
+		f.unsure = append(f.unsure, "disk")
 		return
 	}
 	free, limit := float64(space.Free)/float64(space.Size)*100, float64(w.opts.Config.DiskFreePercent)
@@ -135,7 +134,11 @@ func (w *Watch) certificates(f *findings) {
 				severity++
 			}
 		}
-		text := fmt.Sprintf("ends in %d days, at %s", int(left/day), clock(c.NotAfter))
+		days := "days"
+		if left/day == 1 {
+			days = "day"
+		}
+		text := fmt.Sprintf("ends in %d %s, at %s", int(left/day), days, clock(c.NotAfter))
 		if left <= 0 {
 			text = "has ended at " + clock(c.NotAfter)
 		}

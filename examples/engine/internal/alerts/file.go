@@ -25,24 +25,30 @@ type raised struct {
 	Over        string    `json:"over"` // what is said when it is
 }
 
-func load(dir string) (map[string]raised, error) {
-	known := make(map[string]raised)
+// memory is what the file holds.
+type memory struct {
+	Raised  map[string]raised `json:"raised"`
+	Pending []alert           `json:"pending,omitempty"`
+}
+
+func load(dir string) (*memory, error) {
 	text, err := os.ReadFile(filepath.Join(dir, fileName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return known, nil
+		return &memory{Raised: make(map[string]raised)}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(text, &known); err != nil {
-		return nil, fmt.Errorf("%s: is damaged: remove it, and what is wrong is told again: %w", filepath.Join(dir, fileName), err)
+	m := new(memory)
+	if err := json.Unmarshal(text, m); err != nil || m.Raised == nil {
+		return nil, fmt.Errorf("%s is damaged: remove it, and what is wrong is told again", filepath.Join(dir, fileName))
 	}
-	return known, nil
+	return m, nil
 }
 
 // save replaces the file as a whole.
-func save(dir string, known map[string]raised) error {
-	text, err := json.MarshalIndent(known, "", "  ")
+func save(dir string, m *memory) error {
+	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}

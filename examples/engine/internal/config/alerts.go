@@ -14,6 +14,8 @@ type Alerts struct {
 	// Its source is of type channel; its destinations bring them to people, by mail
 	// or to a webhook for instance, as they would any message.
 	Channel string `yaml:"channel"`
+	// CheckInterval is how often it is looked for what is wrong. 0 and unset: 15 s.
+	CheckInterval time.Duration `yaml:"checkInterval"`
 	// QueueingAfter is how long a message may wait for its destination. 0 and unset:
 	// 5 minutes.
 	QueueingAfter time.Duration `yaml:"queueingAfter"`
@@ -41,12 +43,14 @@ type Expected struct {
 }
 
 const (
+	defaultCheckInterval   = 15 * time.Second
 	defaultQueueingAfter   = 5 * time.Minute
 	defaultCertificateDays = 30
 	defaultDiskFreePercent = 10
 )
 
 func (a *Alerts) setDefaults() {
+	setDefault(&a.CheckInterval, defaultCheckInterval)
 	setDefault(&a.QueueingAfter, defaultQueueingAfter)
 	setDefault(&a.CertificateDays, defaultCertificateDays)
 	setDefault(&a.DiskFreePercent, defaultDiskFreePercent)
@@ -68,8 +72,10 @@ func (d *decoder) alerts(cfg *Config) {
 			d.at(key, "is a channel whose source is not of type channel")
 		}
 	}
-	if key := "alerts.queueingAfter"; d.has(key) && d.clean(key) && a.QueueingAfter < time.Second {
-		d.at(key, "must be at least 1s, such as 5m")
+	for name, value := range map[string]time.Duration{"checkInterval": a.CheckInterval, "queueingAfter": a.QueueingAfter} {
+		if key := join("alerts", name); d.has(key) && d.clean(key) && value < time.Second {
+			d.at(key, "must be at least 1s, such as 5m")
+		}
 	}
 	if key := "alerts.certificateDays"; d.has(key) && d.clean(key) && a.CertificateDays < 1 {
 		d.at(key, "must be at least 1")
