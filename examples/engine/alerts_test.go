@@ -49,7 +49,7 @@ channels:
 
 	lab := new(recorder)
 	lab.listen(t, port)
-	p = launch(t, nil, "-config", path)
+	launch(t, nil, "-config", path)
 	eventually(t, "its end is told", func() bool { return len(told()) == 2 })
 	assert.Equal(t, []string{"raised queueing adt lab", "cleared queueing adt lab"}, told())
 }

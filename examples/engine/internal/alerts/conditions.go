@@ -129,8 +129,8 @@ func (w *Watch) certificates(f *findings) {
 			continue
 		}
 		severity := 1
-		for _, days := range []time.Duration{7, 1, 0} {
-			if left <= days*day {
+		for _, limit := range []time.Duration{7 * day, day, 0} {
+			if left <= limit {
 				severity++
 			}
 		}
