@@ -74,7 +74,7 @@ func judge(scan []finding) (bad []finding) {
 func scan(t *testing.T, ca, target string, sections ...string) []finding {
 	t.Helper()
 	program, dir := interop.Need(t, "testssl"), t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	report := filepath.Join(dir, "report.json")
 	cmd := exec.CommandContext(ctx, program, slices.Concat([]string{
