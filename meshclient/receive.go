@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/maphash"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"strconv"
@@ -178,9 +178,9 @@ func (r *receiving) chunk(ctx context.Context) error {
 
 // A piece is how much of a chunk has been written.
 type piece struct {
-	n     int64        // bytes
-	sum   maphash.Hash // of them
-	broke bool         // the last request brought only a part of the rest
+	n     int64  // bytes
+	sum   uint32 // CRC-32C of them
+	broke bool   // the last request brought only a part of the rest
 }
 
 // fetch makes one request for a chunk.
@@ -204,13 +204,12 @@ func (r *receiving) fetch(ctx context.Context, p *piece) error {
 		return nil
 	}
 	if p.n > 0 {
-		var again maphash.Hash
-		again.SetSeed(p.sum.Seed())
-		if _, err := io.CopyN(&again, resp.Body, p.n); err != nil && !errors.Is(err, io.EOF) {
+		again := crc32.New(castagnoli)
+		if _, err := io.CopyN(again, resp.Body, p.n); err != nil && !errors.Is(err, io.EOF) {
 			p.broke = true
 			return r.c.unanswered(ctx, k, err)
 		}
-		if again.Sum64() != p.sum.Sum64() {
+		if again.Sum32() != p.sum {
 			return badAnswer("receive", resp.StatusCode, "the chunk is not the same the second time")
 		}
 	}
@@ -232,9 +231,9 @@ func (r *receiving) copy(ctx context.Context, k *call, body io.Reader, p *piece)
 			if _, err := r.w.Write(buf[:n]); err != nil {
 				return &Error{outcome: httpsender.Retryable, cause: fmt.Errorf("writing failed: %w", err)}
 			}
-			_, _ = p.sum.Write(buf[:n]) // to memory, this and the next
+			p.sum = crc32.Update(p.sum, castagnoli, buf[:n])
 			if r.sum != nil {
-				_, _ = r.sum.Write(buf[:n])
+				_, _ = r.sum.Write(buf[:n]) // to memory
 			}
 			p.n += int64(n)
 			r.state.Offset += int64(n)

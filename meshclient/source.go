@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"hash/maphash"
+	"hash/crc32"
 	"io"
 	"sync/atomic"
 
@@ -17,30 +17,31 @@ type source struct {
 	content Content
 	plan    plan
 	whole   string // SHA-256 of the content, in hexadecimal; "": nobody needs it
-	seed    maphash.Seed
-	chunks  []uint64     // what each hashes to, in this process: a fast hash, for it is against mistakes
+	chunks  []uint32     // CRC-32C of each: it is fast, and against mistakes
 	changed atomic.Bool  // a chunk was not what it was
 	opened  atomic.Int32 // how many times a chunk was begun to be sent, since it was last 0
 }
 
+// castagnoli is the polynomial of CRC-32C, for which processors have an instruction.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // newSource reads content once; digest says whether its SHA-256 is needed.
 func newSource(ctx context.Context, content Content, p plan, digest bool) (*source, error) {
-	s := &source{content: content, plan: p, seed: maphash.MakeSeed(), chunks: make([]uint64, p.n)}
+	s := &source{content: content, plan: p, chunks: make([]uint32, p.n)}
 	whole, buf := sha256.New(), make([]byte, 128<<10)
 	for i := range p.n {
-		var one maphash.Hash
-		one.SetSeed(s.seed)
+		one := crc32.New(castagnoli)
 		offset, n := p.bounds(i + 1)
 		// Both hashes of one read; a cancelled context is noticed in between.
-		to := io.Writer(&one)
+		to := io.Writer(one)
 		if digest {
-			to = io.MultiWriter(whole, &one)
+			to = io.MultiWriter(whole, one)
 		}
 		r := &steady{ctx: ctx, r: io.NewSectionReader(content, offset, n), left: n}
 		if _, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{r}, buf); err != nil {
 			return nil, &Error{Op: "send", outcome: httpsender.Rejected, kind: []error{ErrSourceChanged}, cause: err}
 		}
-		s.chunks[i] = one.Sum64()
+		s.chunks[i] = one.Sum32()
 	}
 	if digest {
 		s.whole = hex.EncodeToString(whole.Sum(nil))
@@ -53,9 +54,7 @@ func (s *source) body(contentType string, i int, zip bool) *httpsender.Body {
 	offset, n := s.plan.bounds(i)
 	b := httpsender.Func(contentType, n, func() (io.ReadCloser, error) {
 		s.opened.Add(1)
-		c := &checked{source: s, want: s.chunks[i-1], left: n, r: io.NewSectionReader(s.content, offset, n)}
-		c.sum.SetSeed(s.seed)
-		return io.NopCloser(c), nil
+		return io.NopCloser(&checked{source: s, want: s.chunks[i-1], left: n, r: io.NewSectionReader(s.content, offset, n)}), nil
 	})
 	if zip {
 		b = httpsender.Gzip(b)
@@ -67,8 +66,8 @@ func (s *source) body(contentType string, i int, zip bool) *httpsender.Body {
 // were: without them no server takes the chunk for complete.
 type checked struct {
 	source *source
-	want   uint64
-	sum    maphash.Hash
+	want   uint32
+	sum    uint32 // of what was read
 	left   int64
 	r      io.Reader
 }
@@ -78,10 +77,10 @@ func (c *checked) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := c.r.Read(p[:min(int64(len(p)), c.left)])
-	_, _ = c.sum.Write(p[:n]) // to memory
+	c.sum = crc32.Update(c.sum, castagnoli, p[:n])
 	c.left -= int64(n)
 	switch {
-	case c.left == 0 && c.sum.Sum64() != c.want, err == io.EOF && c.left > 0:
+	case c.left == 0 && c.sum != c.want, err == io.EOF && c.left > 0:
 		c.source.changed.Store(true)
 		return 0, ErrSourceChanged
 	case err == io.EOF:
