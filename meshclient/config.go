@@ -36,9 +36,10 @@ type Config struct {
 	// ClientCert is the client's certificate and the intermediates above it,
 	// ClientKey its private key, CACert the roots that may have issued the
 	// server's certificate. Each is the name of a file, or PEM itself, in which
-	// \n may stand for the end of a line. Where all that are set are files, they
-	// are watched, and what changes is used without a restart; PEM itself is
-	// taken as it is now, and an encrypted key is refused in it.
+	// \n may stand for the end of a line. With an empty ClientKey the key is in
+	// ClientCert too. Where all that are set are files, they are watched, and what
+	// changes is used without a restart; PEM itself is taken as it is now, and an
+	// encrypted key is refused in it: TLS has its passphrase.
 	//
 	// MESH's servers have certificates of the NHS's own CAs, which no host
 	// trusts by itself. CACert replaces the host's roots; empty: these are used.

@@ -3,6 +3,8 @@ package meshclient_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +71,50 @@ func TestTheEnvironmentAndFilesOfTheNoteConfigureAClient(t *testing.T) {
 		_, err := meshclient.FromEnvironment(dir, from(nil))
 		require.ErrorContains(t, err, "mesh-hash-secret")
 	})
+}
+
+func TestEveryFormOfTheBaseURLLeadsToTheSamePlace(t *testing.T) {
+	s := serve(t, meshtest.Options{})
+	bare := strings.TrimPrefix(s.URL, "https://")
+	for _, form := range []string{
+		s.URL, s.URL + "/", s.URL + "//", s.URL + "/messageexchange", s.URL + "/messageexchange/", s.URL + "/messageexchange//",
+		bare, bare + "/", bare + "/messageexchange", "HTTPS://" + bare,
+	} {
+		before := len(s.Requests())
+		require.NoError(t, connect(t, s, alice, func(c *meshclient.Config) { c.BaseURL = form }).Handshake(bounded(t)), form)
+		seen := s.Requests()[before:]
+		require.Len(t, seen, 1, form)
+		assert.Equal(t, "handshake", seen[0].Op, form)
+		assert.Equal(t, alice, seen[0].Mailbox, form)
+	}
+
+	// Below a gateway's path, and http:// to this machine alone.
+	var paths []string
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { paths = append(paths, r.URL.Path) }))
+	t.Cleanup(srv.Close)
+	for _, form := range []string{"/gateway", "/gateway/", "/gateway/messageexchange", "/gateway/messageexchange/", ""} {
+		require.NoError(t, connect(t, s, alice, func(c *meshclient.Config) { c.BaseURL = srv.URL + form }).Ping(bounded(t)), form)
+	}
+	below := "/gateway/messageexchange/_ping"
+	assert.Equal(t, []string{below, below, below, below, "/messageexchange/_ping"}, paths)
+	for form, good := range map[string]bool{
+		"http://localhost:1": true, "http://127.0.0.2": true, "http://[::1]:1": true,
+		"http://10.0.0.1": false, "http://mesh.example": false, "http://localhost.example": false, "http://127.0.0.1.example": false,
+		"http://0.0.0.0": false, "https://u@mesh.example": false, "https://mesh.example/?x": false, "https://mesh.example/#x": false, "https://": false,
+	} {
+		conf, err := s.Config(alice)
+		require.NoError(t, err)
+		conf.BaseURL = form
+		c, err := meshclient.New(conf)
+		if good {
+			require.NoError(t, err, form)
+			require.NoError(t, c.Close())
+			continue
+		}
+		wrong, ok := asType[*meshclient.ConfigError](err)
+		require.True(t, ok, "%s: %v", form, err)
+		assert.Equal(t, "baseUrl", wrong.Field, form)
+	}
 }
 
 func TestSettingsThatCannotBeHonouredAreRefusedByName(t *testing.T) {

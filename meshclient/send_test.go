@@ -3,12 +3,18 @@ package meshclient_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -301,6 +307,68 @@ func TestAnInterruptedSendGoesOnInAnotherProcess(t *testing.T) {
 	assert.Equal(t, []int{3, 4, 5}, again, "2 was sent before, and 3 as well, but that was not stored")
 	_, got := fetch(t, b, sent.MessageID)
 	assert.True(t, bytes.Equal(noise(4500, 4), got))
+}
+
+// The encoding is of the whole message: one that is resumed keeps it, whatever the
+// new Message says.
+func TestAllChunksOfAMessageHaveOneEncoding(t *testing.T) {
+	stop := errors.New("power cut")
+	for _, zip := range []bool{false, true} {
+		s := serve(t, small)
+		a, b := connect(t, s, alice), connect(t, s, bob)
+		var state meshclient.SendState
+		m := chunked(noise(3500, 4))
+		m.Gzip = zip
+		m.Checkpoint = func(at meshclient.SendState) error {
+			if state = at; at.Next == 3 {
+				return stop
+			}
+			return nil
+		}
+		_, err := a.Send(bounded(t), m)
+		require.ErrorIs(t, err, stop)
+
+		// The control: a server does not take another encoding for the rest.
+		other := map[bool]string{false: "gzip", true: ""}[zip]
+		status, text := post(t, s, "/outbox/"+state.MessageID+"/3", http.Header{"Mex-Chunk-Range": {"3:4"}, "Content-Encoding": {other}})
+		assert.Equal(t, http.StatusExpectationFailed, status)
+		assert.Contains(t, text, "encoding changed")
+
+		before := len(ops(s, "chunk"))
+		sent, err := a.Send(bounded(t), &meshclient.Message{Content: bytes.NewReader(noise(3500, 4)), Gzip: !zip, Resume: &state})
+		require.NoError(t, err)
+		rest := ops(s, "chunk")[before:]
+		require.Len(t, rest, 2)
+		for _, r := range append(rest, ops(s, "send")...) {
+			assert.Equal(t, map[bool]string{false: "", true: "gzip"}[zip], r.Header.Get("Content-Encoding"))
+		}
+		_, got := fetch(t, b, sent.MessageID)
+		assert.True(t, bytes.Equal(noise(3500, 4), got))
+	}
+}
+
+// post sends alice's request by hand, past all of what a Client refuses.
+func post(t *testing.T, s *meshtest.Server, path string, h http.Header) (status int, body string) {
+	t.Helper()
+	conf, err := s.Config(alice)
+	require.NoError(t, err)
+	pair, err := tls.X509KeyPair([]byte(conf.ClientCert), []byte(conf.ClientKey))
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(s.CA()))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(bounded(t), http.MethodPost, s.URL+"/messageexchange/"+alice+path, strings.NewReader("x"))
+	require.NoError(t, err)
+	r.Header = h.Clone()
+	r.Header.Set("Accept", "application/vnd.mesh.v2+json")
+	r.Header.Set("Authorization", meshclient.Authorization(alice, "password", "TestKey", rand.Text(), 0, time.Now()))
+	resp, err := transport.RoundTrip(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(text)
 }
 
 func TestAStopInTheMiddleOfASendLeavesAStateToGoOnFrom(t *testing.T) {

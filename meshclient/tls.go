@@ -26,7 +26,8 @@ func (c *Config) security(host string) (*tlsprops.TlsProperties, *tls.Config, er
 		p, err := c.properties(host)
 		return p, nil, err
 	}
-	if c.ClientCert == "" && c.ClientKey != "" || c.ClientCert != "" && c.ClientKey == "" && isPEM(c.ClientCert) {
+	noKey := c.ClientKey == "" && isPEM(c.ClientCert) && !strings.Contains(c.ClientCert, "PRIVATE KEY-----")
+	if c.ClientCert == "" && c.ClientKey != "" || noKey {
 		return nil, nil, refuse("clientCert, clientKey", "one is set without the other")
 	}
 	if c.ClientCert == "" && !isLoopback(host) {

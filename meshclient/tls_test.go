@@ -151,9 +151,14 @@ func TestACertificateThatIsRenewedOnDiskIsUsedWithoutARestart(t *testing.T) {
 	assert.NotEqual(t, before, a.TLSStatus())
 }
 
+// certificate is an authority as meshtest takes it.
+func certificate(ca *testpki.Authority) *tls.Certificate {
+	return &tls.Certificate{Certificate: [][]byte{ca.Cert.Raw}, PrivateKey: ca.Key}
+}
+
 func TestTheFakeTakesTheCallersAuthority(t *testing.T) {
 	ca := testpki.NewCA(t, "mine")
-	s := serve(t, meshtest.Options{CA: &tls.Certificate{Certificate: [][]byte{ca.Cert.Raw}, PrivateKey: ca.Key}})
+	s := serve(t, meshtest.Options{CA: certificate(ca)})
 	assert.Equal(t, string(ca.PEM()), string(s.CA()))
 	require.NoError(t, connect(t, s, alice).Handshake(bounded(t)))
 	_, err := meshtest.New(meshtest.Options{CA: &tls.Certificate{}})
