@@ -53,6 +53,23 @@ func TestAChunkThatBreaksOffIsFetchedAgainAndWrittenOnce(t *testing.T) {
 	}
 }
 
+func TestAChunkThatIsAnotherTheSecondTimeIsRefused(t *testing.T) {
+	s := serve(t, meshtest.Options{NoGzip: true})
+	b := connect(t, s, bob)
+	content := noise(100_000, 1)
+	id := deliver(s, nil, "", content)
+	again := func(body []byte) meshtest.Fault {
+		return meshtest.Fault{Op: "download", Status: 200, Header: http.Header{"Mex-Chunk-Range": {"1:1"}}, Body: string(body)}
+	}
+	s.Script(meshtest.Fault{Op: "download", Truncate: 50_000}, again(noise(100_000, 2)))
+	_, err := receive(t, b, id, nil)
+	assert.ErrorIs(t, err, meshclient.ErrBadAnswer)
+	s.Script(meshtest.Fault{Op: "download", Truncate: 50_000}, again(content))
+	got, err := receive(t, b, id, nil)
+	require.NoError(t, err, "the control")
+	assert.True(t, bytes.Equal(content, got))
+}
+
 func TestAnInterruptedReceiveGoesOnInAnotherProcess(t *testing.T) {
 	s := serve(t, small)
 	a, b := connect(t, s, alice), connect(t, s, bob)
