@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -350,10 +351,18 @@ func TestConformanceOfMoreThan200MB(t *testing.T) {
 	assert.Contains(t, out, "210000000 bytes in 4 chunks")
 }
 
-func TestTwoMessagesWithOneFileNameAreTwoFiles(t *testing.T) {
+// What a sender calls a file is no path here: files have the names of the messages. A
+// NUL cannot come: net/http takes no answer with one (RFC 9110, section 5.5).
+func TestAFileNameFromTheSenderMakesNoPath(t *testing.T) {
 	server, mesh := meshServer(t, meshtest.Options{})
-	dir := t.TempDir()
-	for _, name := range []string{"x", "x", `C:\x`, "..", "CON.", strings.Repeat("x", 300)} {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "inbox")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	for _, name := range []string{
+		"x", "x", "../../x", "../x", "..", ".", "/etc/passwd", "/", "x/", "x/../../y", `C:\x`, `..\..\x`, `\\host\share\x`,
+		"CON", "CON.", "aux.txt", "NUL", "x.", "x ", "~/x", "$HOME", "-rf", "*", "x\ty", "r\u00e9s", "\xff\xfe", "%2e%2e%2fx",
+		strings.Repeat("x", 300), strings.Repeat("../", 100),
+	} {
 		server.Deliver(&meshtest.Message{
 			From: "MAILBOX1", To: "MAILBOX2", WorkflowID: "W", Chunks: [][]byte{[]byte("content")},
 			Header: map[string][]string{"Mex-Filename": {name}},
@@ -367,5 +376,14 @@ func TestTwoMessagesWithOneFileNameAreTwoFiles(t *testing.T) {
 	require.Len(t, files, len(want))
 	for i, file := range files {
 		assert.Equal(t, want[i]+".dat", filepath.Base(file))
+		assert.FileExists(t, filepath.Join(dir, want[i]+".ctl"))
 	}
+	require.NoError(t, filepath.WalkDir(parent, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			assert.Equal(t, dir, filepath.Dir(path))
+			id := strings.TrimSuffix(strings.TrimSuffix(d.Name(), ".dat"), ".ctl")
+			assert.True(t, slices.Contains(want, id) || !strings.Contains(d.Name(), "x"), path)
+		}
+		return err
+	}))
 }
