@@ -16,7 +16,7 @@ import (
 type source struct {
 	content Content
 	plan    plan
-	whole   string // SHA-256 of the content, in hexadecimal; "": nobody needs it
+	whole   string       // SHA-256 of the content, in hexadecimal; "": nobody needs it
 	chunks  []uint32     // CRC-32C of each: it is fast, and against mistakes
 	changed atomic.Bool  // a chunk was not what it was
 	opened  atomic.Int32 // how many times a chunk was begun to be sent, since it was last 0

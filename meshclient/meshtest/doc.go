@@ -21,11 +21,24 @@
 //
 // # Differences
 //
-// NHS's sandbox answers 200 to a token that was used before, or is too old, and
-// 202 to any workflow and any length of chunk; it does not expire messages. The
-// rules for these are those of the API's documentation. How the service answers
-// to a chunk that is too short is not documented: here it is 417. An acknowledged
-// message answers 410 to a download, as the specification says and the sandbox
-// does not. The hidden calls (rich inbox and outbox) and NHS's admin calls are not
-// there.
+// What it answers, to which status, headers and body, is tested against what NHS's
+// sandbox has been seen to answer. It differs from that where the sandbox does not do
+// what the API's documentation says, or that says nothing:
+//
+//	                                  sandbox   here   because
+//	a token that was used before      200       403    a token is good for one request
+//	a token from another time         200       403    it is good for two hours around the server's
+//	a workflow that is not registered 202       417    code 17 (Options.Workflows)
+//	a chunk of less than 5 MB         202       417    every chunk but the last has more; how it
+//	                                                   is refused is not documented
+//	more than 100 MB                  202       413    a request has no more
+//	a download after the              200       410    "cannot be downloaded again" once it is
+//	acknowledgement                                    acknowledged
+//	HEAD by the sender                200       403    the message is the recipient's
+//	continue_from that is not its own 500       400    it is the caller's mistake
+//	after 5 days, and 30              nothing   410,   a report with code 14 goes to the sender,
+//	                                            404    and then the message is deleted
+//
+// The hidden calls (rich inbox and outbox) and NHS's admin calls are not there; what
+// those do, Deliver, Undeliverable, Disable and Advance do.
 package meshtest

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 const (
@@ -32,6 +31,14 @@ func (v *visit) send() {
 			v.invalid(name, "too long")
 			return
 		}
+		if strings.ContainsFunc(h.Get(name), func(r rune) bool { return r < ' ' }) {
+			v.fail(http.StatusBadRequest, "06", "TRANSFER", "Malformed control file")
+			return
+		}
+	}
+	if strings.HasPrefix(h.Get("Mex-To"), "http://") || strings.HasPrefix(h.Get("Mex-Workflowid"), "http://") {
+		v.fail(http.StatusBadRequest, "06", "TRANSFER", "Malformed control file")
+		return
 	}
 	if strings.Trim(h.Get("Mex-Content-Checksum"), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 :-/") != "" {
 		v.fail(http.StatusBadRequest, "Invalid checksum", "SEND", "Invalid checksum")
@@ -330,6 +337,9 @@ func (v *visit) inbox() {
 	v.json(http.StatusOK, map[string]any{"messages": ids, "links": links, "approx_inbox_count": total})
 }
 
+// naive is how NHS's sandbox writes times: in UTC, without saying so.
+const naive = "2006-01-02T15:04:05.000000"
+
 func (v *visit) track() {
 	var found []message
 	v.s.mu.Lock()
@@ -361,7 +371,8 @@ func (v *visit) track() {
 	}
 	v.json(http.StatusOK, map[string]any{
 		"message_id": m.id, "local_id": m.localID, "workflow_id": m.workflow, "filename": m.header.Get("Mex-Filename"),
-		"recipient": m.to, "status": m.status, "status_success": m.status != "undeliverable",
-		"upload_timestamp": m.at.Format("2006-01-02T15:04:05.000000"), "expiry_time": m.at.Add(expiry).Format(time.DateTime),
+		"recipient": m.to, "recipient_name": "mailbox " + m.to, "recipient_ods_code": nil, "recipient_org_code": nil, "recipient_org_name": nil,
+		"status": m.status, "status_success": m.status != "undeliverable", "status_event": "TRANSFER", "status_code": "00", "status_description": nil,
+		"status_timestamp": m.at.Format(naive), "upload_timestamp": m.at.Format(naive), "expiry_time": m.at.Add(expiry).Format(naive),
 	})
 }

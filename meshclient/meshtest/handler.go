@@ -26,6 +26,7 @@ type visit struct {
 	w    http.ResponseWriter
 	r    *http.Request
 	v1   bool
+	bad  bool // Accept asks for no version that could be
 	op   string
 	box  string   // in upper case; "" where there is none
 	args []string // what the path has beside the mailbox
@@ -33,7 +34,8 @@ type visit struct {
 
 // serve answers every request.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	v := &visit{s: s, w: w, r: r, v1: !strings.Contains(r.Header.Get("Accept"), "vnd.mesh.v2")}
+	v := &visit{s: s, w: w, r: r}
+	v.version()
 	v.route()
 	seen := Request{
 		Op: v.op, Method: r.Method, Mailbox: v.box, Authorization: r.Header.Get("Authorization"),
@@ -55,6 +57,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	v.w = out
 	v.answer()
 	after()
+}
+
+// version finds out which version of the API is asked for. A number that there is not
+// is the newest.
+func (v *visit) version() {
+	_, number, asked := strings.Cut(v.r.Header.Get("Accept"), "application/vnd.mesh.v")
+	number, _, _ = strings.Cut(number, "+")
+	n, err := strconv.Atoi(number)
+	v.v1 = !asked || n == 1
+	v.bad = asked && (err != nil || n < 1)
 }
 
 // noting is a writer that notes the status of the answer.
@@ -149,6 +161,9 @@ func (v *visit) answer() {
 		v.w.WriteHeader(http.StatusBadRequest)
 		_, _ = v.w.Write([]byte(NoCertificate)) // whoever is gone does not want it
 		return
+	case v.bad:
+		v.fail(http.StatusBadRequest, "", "", "Invalid Accept header")
+		return
 	case v.op == "unknown":
 		v.json(http.StatusNotFound, map[string]any{"message": "no such call", "internal_id": "0"})
 		return
@@ -236,11 +251,20 @@ func (v *visit) refusal() string {
 	return ""
 }
 
-// json answers with JSON.
+// json answers with JSON. A list and a track of version 2 have its type, the other
+// answers have none of a version.
 func (v *visit) json(status int, body any) {
-	v.w.Header().Set("Content-Type", "application/json")
+	contentType := "application/json"
+	if !v.v1 && status == http.StatusOK && (v.op == "inbox" || v.op == "track") {
+		contentType = "application/vnd.mesh.v2+json"
+	}
+	v.w.Header().Set("Content-Type", contentType)
 	v.w.WriteHeader(status)
-	_ = json.NewEncoder(v.w).Encode(body) // whoever is gone does not want it
+	text, err := json.Marshal(body)
+	if err != nil {
+		abort() // which nothing that is answered here is
+	}
+	_, _ = v.w.Write(text) // whoever is gone does not want it
 }
 
 // fail answers with an error in the form of the version that was asked for.
@@ -283,6 +307,10 @@ func (v *visit) lookup() {
 				results = append(results, found{"mailbox_id": box, "mailbox_name": "mailbox " + box})
 			}
 		}
+	}
+	if v.v1 && strings.Contains(v.r.URL.Path, "/endpointlookup/") {
+		v.json(http.StatusOK, map[string]any{"query_id": "0", "results": results})
+		return
 	}
 	v.json(http.StatusOK, map[string]any{"results": results})
 }
