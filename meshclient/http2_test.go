@@ -88,6 +88,10 @@ func (f *framer) serve(c net.Conn) {
 			writing.Lock()
 			c.Write(frame(4, 1, 0, ""))
 			writing.Unlock()
+		case kind == 6 && flags == 0: // PING
+			writing.Lock()
+			c.Write(frame(6, 1, 0, string(payload)))
+			writing.Unlock()
 		}
 	}
 }

@@ -226,7 +226,9 @@ func kill(t *testing.T, p *process) {
 
 func TestKilledEngineTakesEveryMESHMessageInOnce(t *testing.T) {
 	t.Parallel()
-	run := func(t *testing.T, afterFirst, afterSecond func(k *killed, ids []string)) (k *killed, twice, lost []string) {
+	// run ends when so many files are there. What came twice would have come before the
+	// last: the inbox is listed in order, and so is what is filed.
+	run := func(t *testing.T, files int, afterFirst, afterSecond func(k *killed, ids []string)) (k *killed, twice, lost []string) {
 		k = newKilled(t, meshtest.Options{SmallChunks: true}, func(s *meshtest.Server) string {
 			return "{id: in, source: {" + mailboxOf(t, s, "MAILBOX2") + "}, destinations: [{name: archive, type: file, directory: ./archive}]}"
 		})
@@ -262,15 +264,17 @@ func TestKilledEngineTakesEveryMESHMessageInOnce(t *testing.T) {
 
 		p = launch(t, nil, "-config", k.config)
 		eventually(t, "the inbox is empty", func() bool { return len(k.mesh.Waiting("MAILBOX2")) == 0 })
-		p.signal(syscall.SIGTERM) // which ends it when its queues are empty, or their time is up
+		filed := func() []string { return append(sums(t, k.archive), sums(t, k.archive+".old")...) }
+		eventually(t, "all is filed", func() bool { return len(filed()) >= files })
+		p.signal(syscall.SIGTERM)
 		assert.Equal(t, 0, p.code())
-		twice, lost = comparison(want, append(sums(t, k.archive), sums(t, k.archive+".old")...))
+		twice, lost = comparison(want, filed())
 		return k, twice, lost
 	}
 	nothing := func(*killed, []string) {}
 	t.Run("left alone", func(t *testing.T) {
 		t.Parallel()
-		k, twice, lost := run(t, nothing, nothing)
+		k, twice, lost := run(t, 4, nothing, nothing)
 		assert.Empty(t, twice)
 		assert.Empty(t, lost)
 		first := 0
@@ -283,7 +287,7 @@ func TestKilledEngineTakesEveryMESHMessageInOnce(t *testing.T) {
 	})
 	t.Run("the control: a store that is lost takes a message twice", func(t *testing.T) {
 		t.Parallel()
-		_, twice, _ := run(t, nothing, func(k *killed, _ []string) {
+		_, twice, _ := run(t, 5, nothing, func(k *killed, _ []string) {
 			require.NoError(t, os.Rename(k.archive, k.archive+".old")) // or the numbers of the new store would meet those of the old
 			require.NoError(t, os.RemoveAll(k.data))
 		})
@@ -291,7 +295,7 @@ func TestKilledEngineTakesEveryMESHMessageInOnce(t *testing.T) {
 	})
 	t.Run("the control: what is acknowledged and not stored is lost", func(t *testing.T) {
 		t.Parallel()
-		_, _, lost := run(t, func(k *killed, ids []string) {
+		_, _, lost := run(t, 3, func(k *killed, ids []string) {
 			require.NoError(t, k.client(t, "MAILBOX2").Acknowledge(t.Context(), ids[1]))
 		}, nothing)
 		assert.Len(t, lost, 1)
