@@ -54,6 +54,7 @@ type channel struct {
 	source       source
 	workers      []*worker
 	destinations []string // their names, in order
+	room         *room    // nil: no queue has a bound
 
 	refusing atomic.Bool // whether the last message could not be stored
 
@@ -89,6 +90,7 @@ func (e *Engine) newChannel(cfg *config.Channel) *channel {
 		ch.workers = append(ch.workers, e.newWorker(ch, &cfg.Destinations[i]))
 		ch.destinations = append(ch.destinations, cfg.Destinations[i].Name)
 	}
+	ch.room = e.newRoom(cfg, ch.log)
 	return ch
 }
 

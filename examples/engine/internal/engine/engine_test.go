@@ -240,6 +240,38 @@ func TestRefusedMessages(t *testing.T) {
 	}
 }
 
+// What is skipped lets the others go first, and is delivered when it is taken.
+func TestSkippedMessagesHoldUpNoOtherAndAreDeliveredLater(t *testing.T) {
+	lab := newReceiver(t)
+	lab.answers(func(id string) error {
+		switch id {
+		case "M0000":
+			return &mllp.Nak{Code: mllp.AR, Text: "no"}
+		case "M0002":
+			panic("no")
+		}
+		return nil
+	})
+	dest := toTCP("lab", lab.addr)
+	dest.Queue.OnPoison, dest.Queue.MaxAttempts = "skip", 2
+	st := openStore(t, t.TempDir())
+	e := start(t, st, channel("adt", dest))
+	conn := dial(t, e.addr("adt"), nil)
+	send(t, conn, ids("M", 4)...)
+	eventually(t, "the others are delivered", func() bool { return len(lab.received()) == 2 })
+	send(t, conn, "LATER")
+	eventually(t, "what came later, too", func() bool { return len(lab.received()) == 3 })
+	e.stop()
+	e = start(t, st, channel("adt", dest))
+	eventually(t, "they are tried again", func() bool { return e.log.count("message skipped") >= 2 })
+	assert.EqualValues(t, 2, e.stats("adt").Queued, "they are not dead")
+	lab.answers(nil)
+	eventually(t, "they are delivered", func() bool { return e.stats("adt").Queued == 0 })
+	got := lab.received()
+	assert.Equal(t, []string{"M0001", "M0003", "LATER"}, got[:3])
+	assert.ElementsMatch(t, []string{"M0000", "M0002"}, got[3:])
+}
+
 // An outage says nothing about a message: however long it is, none is set aside.
 func TestOutageMakesNoMessagePoison(t *testing.T) {
 	lab := newReceiver(t)

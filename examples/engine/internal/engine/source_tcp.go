@@ -181,6 +181,8 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	case s.cfg.OnStoreError == "close" || s.cfg.ResponseMode == "NONE": // who gets no answers shall notice, too
 		s.channel.tell(Event{Kind: Refused, Reason: ReasonUnavailable})
 		return nil, mllp.ErrNoReply
+	case errors.Is(err, ErrQueueFull):
+		return nil, &mllp.Nak{Code: mllp.AE, Text: "too many messages wait, send it again later"}
 	default:
 		return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
 	}
