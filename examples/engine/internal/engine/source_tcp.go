@@ -26,7 +26,7 @@ type tcpSource struct {
 	framing    mllp.Framing
 	tls        *tlsprops.TlsProperties // nil: none
 	answerTLS  *tlsprops.TlsProperties // of connections for answers; nil: none
-	replay     mllp.ReplayStore        // kept while the channel is stopped; nil: none
+	replay     mllp.ReplayStore        // nil: none
 	quarantine *quarantine             // nil: none
 	channel    *channel
 	log        *slog.Logger
@@ -45,7 +45,12 @@ func newTCPSource(ch *channel, opts Options) *tcpSource {
 		cfg: cfg, framing: cfg.MLLP(), tls: tlsFor(cfg.TLS, ch.log, opts), answerTLS: tlsFor(cfg.ResponseTLS, ch.log, opts),
 		channel: ch, log: ch.log, port: cfg.Port,
 	}
-	s.replay = cfg.Server().Replay
+	if r := cfg.Replay; r != nil {
+		s.replay = &replayStore{
+			latest: &mllp.MemoryReplay{MaxAge: r.MaxAge, MaxEntries: r.MaxEntries},
+			store:  ch.engine.store, channel: ch.cfg.ID, age: r.Age(),
+		}
+	}
 	if cfg.Quarantine != nil {
 		s.quarantine = &quarantine{cfg: *cfg.Quarantine, log: ch.log}
 	}
@@ -189,8 +194,7 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 }
 
 // once has a message that is repeated by the same sender, byte for byte, stored once,
-// also when the memory of answers ended with the process. Another message with the
-// same MSH-10 is another message.
+// also when the process ended after the commit and before the answer was remembered.
 func (s *tcpSource) once(r *mllp.Request) store.Once {
 	if s.cfg.Replay == nil {
 		return store.Once{}
