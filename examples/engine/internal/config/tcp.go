@@ -164,7 +164,7 @@ type Quarantine struct {
 }
 
 // Server returns what package mllp needs to know, without what is the engine's:
-// handler, files of TLS, key function, memory of answers, hooks.
+// handler, files of TLS, key function, the memory of answers that is on disk, hooks.
 func (s *TCPSource) Server() *mllp.Server {
 	server := &mllp.Server{
 		Framing: s.MLLP(), MaxMessageBytes: s.MaxMessageSize, Batches: mllp.Policy(s.Batches),
@@ -186,6 +186,7 @@ func (s *TCPSource) Server() *mllp.Server {
 		}
 	}
 	if s.Replay != nil {
+		server.Replay = &mllp.MemoryReplay{MaxAge: s.Replay.MaxAge, MaxEntries: s.Replay.MaxEntries}
 		server.DuplicateID = mllp.Policy(s.Replay.DuplicateControlID)
 	}
 	return server

@@ -120,8 +120,8 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 			}
 		})
 	}
-	done := 0
-	for began := time.Now(); (limit > 0 && time.Since(began) < limit) || (limit == 0 && done < rounds); done++ {
+	done, began := 0, time.Now()
+	for ; (limit > 0 && time.Since(began) < limit) || (limit == 0 && done < rounds); done++ {
 		before := s.senders.acks.Load()
 		until(t, "every round to do some work", func() bool { return s.senders.acks.Load() >= before+killers })
 		time.Sleep(rand.N(300 * time.Millisecond)) // a moment that nobody chose
@@ -131,7 +131,7 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 	enough.Store(true)
 	waitFor(t, "the senders to be done", group.Wait)
 	s.senders.close()
-	drain, stop := context.WithTimeout(ctx, drainLimit(limit))
+	drain, stop := context.WithTimeout(ctx, drainLimit(time.Since(began)))
 	defer stop()
 	require.NoError(t, s.drain(drain))
 	if sabotage == "" {

@@ -13,7 +13,7 @@ import (
 // replayStore remembers what was answered to messages in the store, so that a restart
 // answers a repeated one with the same bytes; and the latest of it in memory.
 type replayStore struct {
-	latest  *mllp.MemoryReplay
+	latest  mllp.ReplayStore // in memory
 	store   store.Store
 	channel string
 	age     time.Duration

@@ -46,10 +46,7 @@ func newTCPSource(ch *channel, opts Options) *tcpSource {
 		channel: ch, log: ch.log, port: cfg.Port,
 	}
 	if r := cfg.Replay; r != nil {
-		s.replay = &replayStore{
-			latest: &mllp.MemoryReplay{MaxAge: r.MaxAge, MaxEntries: r.MaxEntries},
-			store:  ch.engine.store, channel: ch.cfg.ID, age: r.Age(),
-		}
+		s.replay = &replayStore{latest: cfg.Server().Replay, store: ch.engine.store, channel: ch.cfg.ID, age: r.Age()}
 	}
 	if cfg.Quarantine != nil {
 		s.quarantine = &quarantine{cfg: *cfg.Quarantine, log: ch.log}
