@@ -61,7 +61,7 @@ func tlsFor(p *tlsprops.TlsProperties, log *slog.Logger, opts Options) *tlsprops
 	}
 	own := *p
 	own.ReloadInterval = opts.TLSReloadInterval
-	own.Logger = log
+	own.Logger, own.Observe = log, opts.certificates
 	own.Decoder = keystore.Decoder // so that JKS and PKCS#12 files may be named
 	return &own
 }
@@ -128,7 +128,7 @@ func (s *tcpSource) listen(ctx context.Context) (net.Listener, error) {
 	if s.tls != nil {
 		// The server reads the files too, but then the port would be open already.
 		silent := *s.tls
-		silent.Logger = nil
+		silent.Logger, silent.Observe = nil, nil
 		source, err := tlsprops.Load(silent)
 		if err == nil {
 			_, err = source.ServerConfig()

@@ -63,7 +63,7 @@ type worker struct {
 }
 
 func (e *Engine) newWorker(ch *channel, cfg *config.Destination) *worker {
-	opts := e.opts
+	opts := e.opts.of(ch.cfg.ID, cfg.Name)
 	w := &worker{
 		channel: ch.cfg.ID, name: cfg.Name, queue: cfg.Queue, store: e.store,
 		log: ch.log.With("destination", cfg.Name), wakeup: make(chan struct{}, 1),
