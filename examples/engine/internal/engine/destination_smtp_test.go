@@ -95,7 +95,10 @@ func (p *postOffice) answer(line string) string {
 	for prefix, answers := range p.script {
 		if strings.HasPrefix(line, prefix) && len(answers) > 0 {
 			p.script[prefix] = answers[1:]
-			return answers[0]
+			if answers[0] == "" {
+				return ""
+			}
+			return answers[0] + " " + planted
 		}
 	}
 	if line == "DATA" {
