@@ -99,6 +99,7 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var lab collector
+	t.Setenv("LOG_LEVEL", "DEBUG")
 	s := &stage{dir: t.TempDir(), out: t.Output(), began: time.Now(), keep: lab.keep}
 	require.NoError(t, s.prepare(ctx, Options{Executable: binary, Sabotage: sabotage, Senders: killers}))
 	defer func() {
@@ -139,6 +140,11 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 		countsAgree(t, s.engine)
 	}
 	require.NoError(t, s.laboratory.close())
+	log, err := os.ReadFile(s.engine.logFile)
+	require.NoError(t, err)
+	for _, family := range families { // of the patients in the messages
+		assert.NotContains(t, string(log), family)
+	}
 	return judge(s.senders.lines, lab.all), done
 }
 
