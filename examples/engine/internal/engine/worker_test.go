@@ -121,6 +121,7 @@ func play(t *testing.T, s *script, queue config.Queue) string {
 		w := &worker{
 			channel: "c", name: "d", queue: queue, store: s, dest: s,
 			log: slog.New(slog.NewTextHandler(&log, nil)), wakeup: make(chan struct{}, 1),
+			tell: func(Event) {},
 		}
 		w.start()
 		time.Sleep(time.Hour)
