@@ -26,7 +26,7 @@ func loadCertificate(env config.Environment, interval time.Duration, events *aud
 	source, err := tlsprops.Load(tlsprops.TlsProperties{
 		Enabled: true, CertStorePath: env.TLSCert, KeyStorePath: env.TLSKey,
 		NextProtos: []string{"h2", "http/1.1"}, ReloadInterval: interval, Logger: log,
-		Observe: func(e tlsprops.Event) { recordReload(e, events, log) },
+		Observe: func(e tlsprops.Event) { recordCertificate(e, nil, events, log) },
 	})
 	if err == nil {
 		_, err = source.ServerConfig()
@@ -39,21 +39,6 @@ func loadCertificate(env config.Environment, interval time.Duration, events *aud
 		return nil, fmt.Errorf("%s: %s: %w", variable, field.Path, field.Err)
 	}
 	return source, err
-}
-
-// recordReload writes into the audit log that the API's certificate was replaced,
-// or was to be and cannot.
-func recordReload(e tlsprops.Event, events *audit.Log, log *slog.Logger) {
-	outcome := audit.Success
-	switch {
-	case e.Kind == tlsprops.KeptOld:
-		outcome = audit.Failure
-	case e.Kind != tlsprops.Loaded || e.Generation == 1:
-		return
-	}
-	if err := events.Append(audit.Event{Action: "certificate.reload", Outcome: outcome}); err != nil {
-		log.Error("the audit log cannot be written", "action", "certificate.reload", "err", err)
-	}
 }
 
 // openAPI opens the API's ports: HTTP_HOST with PORT or, where there is a

@@ -77,7 +77,7 @@ func launch(t *testing.T, env []string, args ...string) *process {
 	p := &process{t: t, cmd: exec.Command(self, args...), stdout: new(output), stderr: new(output), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.Dir = t.TempDir()
-	p.cmd.Env = append([]string{asEngine + "=1", "PORT=0", "MIRTH_API_RATE_LIMIT=0", "PATH=" + os.Getenv("PATH")}, env...)
+	p.cmd.Env = append([]string{asEngine + "=1", "PORT=0", "MIRTH_API_RATE_LIMIT=0", "LOG_LEVEL=DEBUG", "PATH=" + os.Getenv("PATH")}, env...)
 	require.NoError(t, p.cmd.Start())
 	go func() {
 		defer close(p.exited)
@@ -89,8 +89,32 @@ func launch(t *testing.T, env []string, args ...string) *process {
 		if t.Failed() {
 			t.Logf("the engine wrote:\n%s%s", p.stdout, p.stderr)
 		}
+		p.tellsNothing()
 	})
 	return p
+}
+
+// planted is in all messages of the tests.
+const planted = "Test^Patient"
+
+// tellsNothing looks for what was planted in all that the engine has written but its
+// messages: its log, at every level, and the audit log.
+func (p *process) tellsNothing() {
+	p.t.Helper()
+	assert.NotContains(p.t, p.stdout.String(), planted)
+	assert.NotContains(p.t, p.stderr.String(), planted)
+	for i, arg := range p.cmd.Args {
+		if arg != "-config" {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(p.cmd.Args[i+1]), "data", "audit", "*"))
+		require.NoError(p.t, err)
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			require.NoError(p.t, err)
+			assert.NotContains(p.t, string(text), planted, name)
+		}
+	}
 }
 
 // says waits until the process has written text.
@@ -201,7 +225,7 @@ channels:
 `
 
 func message(id string) []byte {
-	return []byte("MSH|^~\\&|HIS|WARD|ENGINE|LAB|20260101120000||ADT^A01^ADT_A01|" + id + "|T|2.5\rPID|1||X\r")
+	return []byte("MSH|^~\\&|HIS|WARD|ENGINE|LAB|20260101120000||ADT^A01^ADT_A01|" + id + "|T|2.5\rPID|1||X||" + planted + "\r")
 }
 
 func dial(t *testing.T, port int, tls *tlsprops.TlsProperties) *mllp.Conn {

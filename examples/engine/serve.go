@@ -85,6 +85,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	}
 	eng := engine.New(cfg, measures.Store(wrap(st)), engine.Options{
 		Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval, Observe: measures.Observe,
+		Certificates: func(e engine.CertificateEvent) { recordConnector(e, events, log) },
 	})
 	measures.Watch(eng, cfg.DataDir)
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline

@@ -211,7 +211,10 @@ func (d *decoder) destinations(channel string, ch *Channel, directories map[stri
 		if dest.Queue.MaxAttempts < 0 {
 			d.at(join(key, "queue.maxAttempts"), "must not be negative; 0 tries for ever")
 		}
-		d.oneOf(join(key, "queue.onPoison"), dest.Queue.OnPoison, "block", "deadletter")
+		d.oneOf(join(key, "queue.onPoison"), dest.Queue.OnPoison, "block", "skip", "deadletter")
+		if dest.Queue.MaxMessages < 0 {
+			d.at(join(key, "queue.maxMessages"), "must not be negative; 0 is without a bound")
+		}
 		d.carries(key, &ch.Source, dest)
 		switch {
 		case dest.TCP != nil:

@@ -120,8 +120,12 @@ type Queue struct {
 	// OnPoison is what happens to a message that the destination refuses for good
 	// or that has failed MaxAttempts times: "block", the default, keeps it at the
 	// head of the queue, because what follows may depend on it, and goes on
-	// trying; "deadletter" sets it aside and goes on with the next.
+	// trying; "skip" lets all others go first, also those yet to come, and tries it
+	// again when there are none; "deadletter" sets it aside and goes on with the next.
 	OnPoison string `yaml:"onPoison"`
+	// MaxMessages is how many messages may wait. While as many do, the channel takes
+	// nothing in, for none of its destinations. 0: no bound but the disk's.
+	MaxMessages int `yaml:"maxMessages"`
 }
 
 // FileDestination writes each message, byte for byte, into a file of its own; of

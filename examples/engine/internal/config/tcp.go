@@ -134,11 +134,11 @@ type TCPSource struct {
 	Quarantine *Quarantine `yaml:"quarantine"`
 }
 
-// Replay is a memory of what was answered. The answers do not outlast the process;
-// that a message was taken in does.
+// Replay is a memory of what was answered, on disk.
 type Replay struct {
-	MaxAge     time.Duration `yaml:"maxAge"`     // 0: 24 h
-	MaxEntries int           `yaml:"maxEntries"` // 0: 100,000
+	MaxAge time.Duration `yaml:"maxAge"` // 0: 24 h
+	// MaxEntries is how many answers are in memory, too. 0: 100,000.
+	MaxEntries int `yaml:"maxEntries"`
 	// DuplicateControlID is what becomes of another message with the MSH-10 of one
 	// that was accepted: reject (AR), which is the default, error (AE) or deliver.
 	DuplicateControlID string `yaml:"duplicateControlId"`
@@ -164,7 +164,7 @@ type Quarantine struct {
 }
 
 // Server returns what package mllp needs to know, without what is the engine's:
-// handler, files of TLS, key function, hooks.
+// handler, files of TLS, key function, the memory of answers that is on disk, hooks.
 func (s *TCPSource) Server() *mllp.Server {
 	server := &mllp.Server{
 		Framing: s.MLLP(), MaxMessageBytes: s.MaxMessageSize, Batches: mllp.Policy(s.Batches),

@@ -99,6 +99,7 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var lab collector
+	t.Setenv("LOG_LEVEL", "DEBUG")
 	s := &stage{dir: t.TempDir(), out: t.Output(), began: time.Now(), keep: lab.keep}
 	require.NoError(t, s.prepare(ctx, Options{Executable: binary, Sabotage: sabotage, Senders: killers}))
 	defer func() {
@@ -120,8 +121,8 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 			}
 		})
 	}
-	done := 0
-	for began := time.Now(); (limit > 0 && time.Since(began) < limit) || (limit == 0 && done < rounds); done++ {
+	done, began := 0, time.Now()
+	for ; (limit > 0 && time.Since(began) < limit) || (limit == 0 && done < rounds); done++ {
 		before := s.senders.acks.Load()
 		until(t, "every round to do some work", func() bool { return s.senders.acks.Load() >= before+killers })
 		time.Sleep(rand.N(300 * time.Millisecond)) // a moment that nobody chose
@@ -131,7 +132,7 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 	enough.Store(true)
 	waitFor(t, "the senders to be done", group.Wait)
 	s.senders.close()
-	drain, stop := context.WithTimeout(ctx, drainLimit(limit))
+	drain, stop := context.WithTimeout(ctx, drainLimit(time.Since(began)))
 	defer stop()
 	require.NoError(t, s.drain(drain))
 	if sabotage == "" {
@@ -139,6 +140,11 @@ func killRounds(t *testing.T, sabotage string, rounds int, limit time.Duration) 
 		countsAgree(t, s.engine)
 	}
 	require.NoError(t, s.laboratory.close())
+	log, err := os.ReadFile(s.engine.logFile)
+	require.NoError(t, err)
+	for _, family := range families { // of the patients in the messages
+		assert.NotContains(t, string(log), family)
+	}
 	return judge(s.senders.lines, lab.all), done
 }
 

@@ -14,6 +14,14 @@ import (
 	"time"
 )
 
+const (
+	// readyLimit is how long a start may take. The store checks its database for up to
+	// 10 s, and a machine that is busy takes its time for the rest.
+	readyLimit = time.Minute
+	// stopLimit is how long an end in good order may take: the engine drains for 20 s.
+	stopLimit = 40 * time.Second
+)
+
 // engine is the engine under test, in a process of its own so that it can be
 // killed.
 type engine struct {
@@ -55,7 +63,7 @@ func (e *engine) start(ctx context.Context) error {
 }
 
 func (e *engine) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	for {
 		var health struct{ Status string }
@@ -98,8 +106,8 @@ func (e *engine) stop() error {
 			return fmt.Errorf("after SIGTERM the engine ended with: %w", err)
 		}
 		return nil
-	case <-time.After(15 * time.Second):
-		return errors.Join(errors.New("the engine did not end within 15 s of SIGTERM"), e.cmd.Process.Kill())
+	case <-time.After(stopLimit):
+		return errors.Join(fmt.Errorf("the engine did not end within %v of SIGTERM", stopLimit), e.cmd.Process.Kill())
 	}
 }
 

@@ -54,6 +54,7 @@ type channel struct {
 	source       source
 	workers      []*worker
 	destinations []string // their names, in order
+	room         *room    // nil: no queue has a bound
 
 	refusing atomic.Bool // whether the last message could not be stored
 
@@ -73,15 +74,16 @@ type channel struct {
 // newChannel makes a channel that is not deployed.
 func (e *Engine) newChannel(cfg *config.Channel) *channel {
 	ch := &channel{cfg: cfg, engine: e, log: e.log.With("channel", cfg.ID), state: Undeployed}
+	opts := e.opts.of(cfg.ID, "")
 	switch {
 	case cfg.Source.TCP != nil:
-		ch.source = newTCPSource(ch, e.opts)
+		ch.source = newTCPSource(ch, opts)
 	case cfg.Source.DICOM != nil:
-		ch.source = newDICOMSource(ch, e.opts)
+		ch.source = newDICOMSource(ch, opts)
 	case cfg.Source.HTTP != nil:
-		ch.source = newHTTPSource(ch, e.opts)
+		ch.source = newHTTPSource(ch, opts)
 	case cfg.Source.MESH != nil:
-		ch.source = newMESHSource(ch, e.opts)
+		ch.source = newMESHSource(ch, opts)
 	default:
 		ch.source = new(channelSource)
 	}
@@ -89,6 +91,7 @@ func (e *Engine) newChannel(cfg *config.Channel) *channel {
 		ch.workers = append(ch.workers, e.newWorker(ch, &cfg.Destinations[i]))
 		ch.destinations = append(ch.destinations, cfg.Destinations[i].Name)
 	}
+	ch.room = e.newRoom(cfg, ch.log)
 	return ch
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,14 +28,17 @@ type smtpDestination struct {
 
 	// owned by the worker
 	sender *smtpx.Sender // nil: none yet
-	// owing are the recipients of the delivery seq who do not have it, when others
-	// do. A restart forgets it, and sends to all again.
-	owing []string
-	seq   int64
+	// owing are, by message, the recipients who do not have it, when others do. A
+	// restart forgets it, and sends to all again.
+	owing map[int64][]string
 }
 
+// maxOwing bounds of how many messages it is known that some recipients have them: of
+// those that are skipped or set aside there can be many.
+const maxOwing = 1000
+
 func newSMTPDestination(cfg *config.SMTPDestination, w *worker, opts Options) *smtpDestination {
-	return &smtpDestination{queued: queued{w.store}, cfg: cfg, worker: w, opts: opts}
+	return &smtpDestination{queued: queued{w.store}, cfg: cfg, worker: w, opts: opts, owing: make(map[int64][]string)}
 }
 
 func (s *smtpDestination) send(ctx context.Context, d *store.Delivery) error {
@@ -46,22 +51,32 @@ func (s *smtpDestination) send(ctx context.Context, d *store.Delivery) error {
 		return err
 	}
 	mail.ID, mail.Date = s.id(mail, d), d.Message.Received
-	if s.seq != d.Seq {
-		s.seq, s.owing = d.Seq, nil
-	}
-	mail.Recipients = s.owing
+	mail.Recipients = s.owing[d.Message.ID]
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.cfg.Timeout, defaultMailTimeout))
 	defer cancel()
 	result, err := s.sender.Send(ctx, mail)
 	if failed, ok := errors.AsType[*smtpx.SendError](err); ok && failed.Outcome == smtpx.Partial {
-		s.owing = nil
+		var left []string
 		for _, r := range result.Recipients {
 			if r.Outcome != smtpx.Accepted {
-				s.owing = append(s.owing, r.Address)
+				left = append(left, r.Address)
 			}
 		}
+		s.owe(d.Message.ID, left)
+	}
+	if err == nil {
+		delete(s.owing, d.Message.ID)
 	}
 	return aboutSMTP(result, err)
+}
+
+// owe notes who does not have a message yet. In the place of the oldest, when there
+// are too many: that one is mailed to all again.
+func (s *smtpDestination) owe(message int64, left []string) {
+	if _, known := s.owing[message]; !known && len(s.owing) >= maxOwing {
+		delete(s.owing, slices.Min(slices.Collect(maps.Keys(s.owing))))
+	}
+	s.owing[message] = left
 }
 
 // id is the same for every try of a delivery, and for no other, so that a mail

@@ -95,7 +95,10 @@ func (p *postOffice) answer(line string) string {
 	for prefix, answers := range p.script {
 		if strings.HasPrefix(line, prefix) && len(answers) > 0 {
 			p.script[prefix] = answers[1:]
-			return answers[0]
+			if answers[0] == "" {
+				return ""
+			}
+			return answers[0] + " " + planted
 		}
 	}
 	if line == "DATA" {
@@ -167,6 +170,21 @@ func TestAMailThatSomeHaveGoesAgainToTheOthersAlone(t *testing.T) {
 	require.Len(t, seen, 3)
 	assert.Equal(t, seen[0], seen[1], "the tries of one message have one id")
 	assert.NotEqual(t, seen[1], seen[2])
+}
+
+// Also when others were mailed in between.
+func TestASkippedMailGoesToTheOthersAlone(t *testing.T) {
+	t.Parallel()
+	office := newPostOffice(t, map[string][]string{"RCPT TO:<b@": {"550 5.1.1 no", "550 5.1.1 no", "550 5.1.1 no"}})
+	e := start(t, openStore(t, t.TempDir()), channel("adt", configured(t, office.keys("to: a@example.org, b@example.org\nbody: x\nqueue: {maxAttempts: 1, onPoison: skip}"))))
+	send(t, dial(t, e.addr("adt"), nil), "M1", "M2")
+	eventually(t, "both are sent", func() bool { return e.stats("adt").Sent == 2 })
+	_, recipients := office.took()
+	to := make(map[string]int)
+	for _, r := range recipients {
+		to[r]++
+	}
+	assert.Equal(t, map[string]int{"<a@example.org>": 2, "<b@example.org>": 5}, to, "three of b's are refusals")
 }
 
 func TestWhatAMailServerAnswersDecidesWhatBecomesOfAMessage(t *testing.T) {

@@ -56,7 +56,7 @@ func dataSet(class, instance string, pixels []byte) []byte {
 	element(0x0008, 0x0016, "UI", []byte(class))
 	element(0x0008, 0x0018, "UI", []byte(instance))
 	element(0x0008, 0x0060, "CS", []byte("OT"))
-	element(0x0010, 0x0010, "PN", []byte("Test^Patient"))
+	element(0x0010, 0x0010, "PN", []byte(planted))
 	element(0x7FE0, 0x0010, "OW", pixels)
 	return b.Bytes()
 }
@@ -181,6 +181,9 @@ func (a *archive) ServeStore(_ context.Context, r *dicomtls.StoreRequest) dicomt
 	a.mu.Unlock()
 	if answer != nil {
 		if status := answer(r); !status.Stored() {
+			if r.Comment == "" {
+				r.Comment = planted
+			}
 			return status
 		}
 	}

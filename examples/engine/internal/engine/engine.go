@@ -26,6 +26,7 @@ import (
 	"github.com/carewire/carewire/dicomtls"
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // ErrUnknownChannel is returned for an id that no channel has.
@@ -40,6 +41,27 @@ type Options struct {
 	// Observe is called for every Event, from several goroutines at a time, and must
 	// not block. nil: nobody wants to know.
 	Observe func(Event)
+	// Certificates is called for what happens to the TLS files of connectors, by
+	// several goroutines at a time. nil: nobody wants to know.
+	Certificates func(CertificateEvent)
+
+	certificates func(tlsprops.Event) // of one connector; nil: nobody wants to know
+}
+
+// A CertificateEvent is what happened to the TLS files of one connector.
+type CertificateEvent struct {
+	tlsprops.Event
+
+	Channel     string
+	Destination string // empty: the source
+}
+
+// of returns the options of one connector.
+func (o Options) of(channel, destination string) Options {
+	if tell := o.Certificates; tell != nil {
+		o.certificates = func(e tlsprops.Event) { tell(CertificateEvent{e, channel, destination}) }
+	}
+	return o
 }
 
 // Engine runs channels: those of a configuration, and those that Add brings. Make

@@ -3,9 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -17,7 +15,6 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/store"
-	"github.com/carewire/carewire/internal/interop"
 	"github.com/carewire/carewire/mllp"
 )
 
@@ -240,6 +237,38 @@ func TestRefusedMessages(t *testing.T) {
 	}
 }
 
+// What is skipped lets the others go first, and is delivered when it is taken.
+func TestSkippedMessagesHoldUpNoOtherAndAreDeliveredLater(t *testing.T) {
+	lab := newReceiver(t)
+	lab.answers(func(id string) error {
+		switch id {
+		case "M0000":
+			return &mllp.Nak{Code: mllp.AR, Text: "no"}
+		case "M0002":
+			panic("no")
+		}
+		return nil
+	})
+	dest := toTCP("lab", lab.addr)
+	dest.Queue.OnPoison, dest.Queue.MaxAttempts = "skip", 2
+	st := openStore(t, t.TempDir())
+	e := start(t, st, channel("adt", dest))
+	conn := dial(t, e.addr("adt"), nil)
+	send(t, conn, ids("M", 4)...)
+	eventually(t, "the others are delivered", func() bool { return len(lab.received()) == 2 })
+	send(t, conn, "LATER")
+	eventually(t, "what came later, too", func() bool { return len(lab.received()) == 3 })
+	e.stop()
+	e = start(t, st, channel("adt", dest))
+	eventually(t, "they are tried again", func() bool { return e.log.count("message skipped") >= 2 })
+	assert.EqualValues(t, 2, e.stats("adt").Queued, "they are not dead")
+	lab.answers(nil)
+	eventually(t, "they are delivered", func() bool { return e.stats("adt").Queued == 0 })
+	got := lab.received()
+	assert.Equal(t, []string{"M0001", "M0003", "LATER"}, got[:3])
+	assert.ElementsMatch(t, []string{"M0000", "M0002"}, got[3:])
+}
+
 // An outage says nothing about a message: however long it is, none is set aside.
 func TestOutageMakesNoMessagePoison(t *testing.T) {
 	lab := newReceiver(t)
@@ -296,38 +325,6 @@ func TestReceiverThatNeverAnswersIsTriedAgainAndMarkedAsResent(t *testing.T) {
 	send(t, dial(t, e.addr("adt"), nil), "M1", "M2")
 	eventually(t, "both delivered", func() bool { return len(lab.received()) == 2 })
 	assert.Equal(t, 1, e.log.count("sending again what may have arrived"))
-}
-
-func TestConnectionsThatBreakLeaveNothingOpen(t *testing.T) {
-	descriptors := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			interop.Missing(t, err.Error())
-		}
-		return len(entries)
-	}
-	lab := newReceiver(t)
-	seen := make(map[string]bool) // messages of one queue come one at a time
-	lab.answers(func(id string) error {
-		if !seen[id] {
-			seen[id] = true
-			return mllp.ErrNoReply
-		}
-		return nil
-	})
-	e := start(t, openStore(t, t.TempDir()), channel("adt", toTCP("lab", lab.addr)))
-	conn := dial(t, e.addr("adt"), nil)
-	cycle := func(list []string) {
-		send(t, conn, list...)
-		eventually(t, "all delivered", func() bool { return e.stats("adt").Queued == 0 })
-	}
-	cycle(ids("A", 10))
-	before, goroutines := descriptors(), runtime.NumGoroutine()
-	cycle(ids("B", 300))
-	eventually(t, "descriptors and goroutines are as before", func() bool {
-		return descriptors() <= before+2 && runtime.NumGoroutine() <= goroutines+2
-	})
-	assert.Len(t, lab.received(), 310)
 }
 
 func TestStoppedChannelTakesNothingInAndSendsNothing(t *testing.T) {

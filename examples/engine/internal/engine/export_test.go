@@ -2,6 +2,8 @@ package engine
 
 // What the fuzz targets look at.
 var (
-	Find        = find
-	WithCharset = withCharset
+	Find         = find
+	WithCharset  = withCharset
+	EncodeReplay = encodeReplay
+	DecodeReplay = decodeReplay
 )

@@ -99,8 +99,37 @@ func startWith(t testing.TB, st store.Store, opts engine.Options, channels ...co
 		}
 		e.StopDestinations(ctx)
 	})
-	t.Cleanup(r.stop)
+	t.Cleanup(func() {
+		r.stop()
+		r.tellsNothing(st)
+	})
 	return r
+}
+
+// planted is in all messages and objects of the tests, and in what their receivers
+// answer when they refuse one.
+const planted = "Test^Patient"
+
+// tellsNothing looks for what was planted wherever the engine writes: the log, at every
+// level, and the errors that it keeps. So every test is one of what is told of patients.
+func (r *running) tellsNothing(st store.Store) {
+	r.t.Helper()
+	if strings.Contains(r.log.String(), planted) {
+		r.t.Error("the log tells of a patient")
+	}
+	for _, ch := range r.Channels() {
+		messages, err := st.Find(context.Background(), ch.ID, store.Filter{}, 0, 1000)
+		if err != nil {
+			continue // the test has closed it
+		}
+		for _, m := range messages {
+			for _, o := range m.Deliveries {
+				if strings.Contains(o.LastError, planted) {
+					r.t.Errorf("the error of a delivery of channel %s tells of a patient", ch.ID)
+				}
+			}
+		}
+	}
 }
 
 // addr is where the channel listens.
@@ -162,7 +191,7 @@ var quick = config.Queue{RetryInterval: 5 * time.Millisecond, OnPoison: "block"}
 // message makes an ADT with the control ID id.
 func message(id string) []byte {
 	return []byte("MSH|^~\\&|HIS|WARD|ENGINE|LAB|20260101120000||ADT^A01^ADT_A01|" + id + "|T|2.5\r" +
-		"EVN|A01|20260101120000\rPID|1||" + id + "^^^X^MR||Test^Patient\r")
+		"EVN|A01|20260101120000\rPID|1||" + id + "^^^X^MR||" + planted + "\r")
 }
 
 func controlID(msg []byte) string {
@@ -254,7 +283,11 @@ func (r *receiver) ServeMLLP(_ context.Context, q *mllp.Request) ([]byte, error)
 	answer := r.answer
 	r.mu.Unlock()
 	if answer != nil {
-		if err := answer(id); err != nil {
+		err := answer(id)
+		if nak, ok := errors.AsType[*mllp.Nak](err); ok {
+			return nil, &mllp.Nak{Code: nak.Code, Text: nak.Text + " " + planted}
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -36,7 +36,7 @@ type Injected struct {
 
 // Inject makes a message durable in a channel, as its source does, and returns its
 // number. The channel must be started. The errors are ErrUnknownChannel, *StateError,
-// ErrUnpassable, ErrNoDestination, and those of [store.Store.Intake].
+// ErrUnpassable, ErrNoDestination, ErrQueueFull, and those of [store.Store.Intake].
 func (e *Engine) Inject(ctx context.Context, id string, in Injected) (int64, error) {
 	notes := maps.Clone(in.Notes)
 	for _, name := range []string{objectNote, charsetNote, "sourceChannelId", "tlsClientSubject", ReprocessedNote} {
@@ -139,6 +139,7 @@ func (e *Engine) Requeue(ctx context.Context, id, destination string, seq int64)
 		if err == nil {
 			fresh, err = e.store.Requeue(ctx, seq)
 		}
+		ch.room.recount()
 		ch.wake()
 		return err
 	})
@@ -153,6 +154,7 @@ func (e *Engine) RequeueAll(ctx context.Context, id, destination string) (total 
 			return fmt.Errorf("%w: %s", ErrNoDestination, destination)
 		}
 		defer ch.wake()
+		defer ch.room.recount()
 		stats, err := e.store.Stats(ctx, id)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -118,19 +119,74 @@ func TestDeadLettersGoBackAndMessagesAreProcessedAgain(t *testing.T) {
 }
 
 // The memory of messages outlasts the process, unlike that of answers.
-func TestARepeatedMessageIsNotTakenInAgainAfterARestart(t *testing.T) {
+func TestARepeatedMessageIsAnsweredToTheByteAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	source := sourceWith(t, func(s *config.TCPSource) { s.Replay = &config.Replay{} })
-	for range 2 {
+	another := append(message("M1"), "NTE|1||another\r"...)
+	answer := func(e *running, msg []byte) string {
+		t.Helper()
+		reply, err := dial(t, e.addr("adt"), nil).Send(t.Context(), msg)
+		require.NoError(t, err)
+		return string(reply.Raw)
+	}
+	first := ""
+	for range 3 {
 		st := openStore(t, dir)
 		e := start(t, st, source)
-		send(t, dial(t, e.addr("adt"), nil), "M1", "M1")
-		assert.EqualValues(t, 1, e.stats("adt").Received)
+		got := answer(e, message("M1"))
+		if first == "" {
+			first = got
+			assert.NotEqual(t, first, answer(e, message("M2")))
+		}
+		assert.Equal(t, first, got)
+		assert.Equal(t, mllp.AR, nacked(t, dial(t, e.addr("adt"), nil), another))
+		assert.EqualValues(t, 2, e.stats("adt").Received)
 		e.stop()
 		require.NoError(t, st.Close())
 	}
-	e := start(t, openStore(t, dir), source)
-	_, err := dial(t, e.addr("adt"), nil).Send(t.Context(), append(message("M1"), "NTE|1||another\r"...))
-	require.NoError(t, err)
-	assert.EqualValues(t, 2, e.stats("adt").Received, "another message is never taken for a repeated one")
+
+	// Where another message with the same MSH-10 is taken, so it is after a restart.
+	source.Source.TCP.Replay.DuplicateControlID = "deliver"
+	st := openStore(t, dir)
+	e := start(t, st, source)
+	assert.NotEqual(t, first, answer(e, another))
+	assert.EqualValues(t, 3, e.stats("adt").Received)
+	e.stop()
+
+	// The positive control: without a memory each answer is a new one.
+	source.Source.TCP.Replay = nil
+	e = start(t, st, source)
+	assert.NotEqual(t, first, answer(e, message("M1")))
+	assert.EqualValues(t, 4, e.stats("adt").Received)
 }
+
+// A message that was stored, and whose answer was not remembered before the process
+// ended, was never answered. It is stored once and answered anew.
+func TestAMessageThatWasStoredAndNotAnsweredIsTakenInOnce(t *testing.T) {
+	st := &forgetful{Store: openStore(t, t.TempDir())}
+	source := sourceWith(t, func(s *config.TCPSource) { s.Replay = &config.Replay{} })
+	for range 2 { // of two engines the second has nothing in memory
+		e := start(t, st, source)
+		send(t, dial(t, e.addr("adt"), nil), "M1")
+		assert.EqualValues(t, 1, e.stats("adt").Received)
+		e.stop()
+	}
+}
+
+// forgetful remembers no answer.
+type forgetful struct{ store.Store }
+
+func (forgetful) Remember(context.Context, string, store.Once, []byte) error { return store.ErrFull }
+
+// While it cannot be told whether a message was answered before, none is taken in.
+func TestAMessageIsNotTakenInWhileNobodyKnowsWhetherItIsRepeated(t *testing.T) {
+	st := &amnesiac{Store: openStore(t, t.TempDir())}
+	source := sourceWith(t, func(s *config.TCPSource) { s.Replay = &config.Replay{} })
+	e := start(t, st, source)
+	assert.Equal(t, mllp.AE, nacked(t, dial(t, e.addr("adt"), nil), message("M1")))
+	assert.Zero(t, e.stats("adt").Received)
+}
+
+type amnesiac struct{ store.Store }
+
+func (amnesiac) Recall(context.Context, string, []byte) ([]byte, error) { return nil, store.ErrFailed }

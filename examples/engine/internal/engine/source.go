@@ -26,7 +26,7 @@ type source interface {
 
 // intake makes a message durable with a queued delivery for each destination.
 // Only after its nil may the message be acknowledged. [store.ErrInvalid] means that
-// it is never going to be stored.
+// it is never going to be stored, ErrQueueFull that it may be later.
 func (ch *channel) intake(ctx context.Context, in store.Intake) error {
 	ch.exchange.RLock()
 	defer ch.exchange.RUnlock()
@@ -44,7 +44,7 @@ func (ch *channel) take(ctx context.Context, in store.Intake) (int64, error) {
 	if in.Destinations == nil {
 		in.Destinations = ch.destinations
 	}
-	id, err := ch.engine.store.Intake(ctx, in)
+	id, err := ch.put(ctx, in)
 	// Also after an error, which can hide a commit: who looks in vain loses nothing.
 	ch.wake()
 	switch {
@@ -52,12 +52,23 @@ func (ch *channel) take(ctx context.Context, in store.Intake) (int64, error) {
 		if ch.refusing.CompareAndSwap(true, false) {
 			ch.log.InfoContext(ctx, "messages are stored and accepted again")
 		}
+	case errors.Is(err, ErrQueueFull): // which has been said
 	case errors.Is(err, store.ErrInvalid):
 		ch.log.ErrorContext(ctx, "message cannot be stored, refused", "bytes", len(in.Raw), "err", err)
 	case ch.refusing.CompareAndSwap(false, true):
 		ch.log.ErrorContext(ctx, "messages cannot be stored and are refused", "err", err)
 	}
 	return id, err
+}
+
+// put stores a message, if the queues have room for it.
+func (ch *channel) put(ctx context.Context, in store.Intake) (int64, error) {
+	done, err := ch.room.reserve(ctx, in.Destinations)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	return ch.engine.store.Intake(ctx, in)
 }
 
 // errUnpassable is a message that would wait at the head of a queue for ever.

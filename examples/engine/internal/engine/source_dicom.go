@@ -49,7 +49,7 @@ func newDICOMSource(ch *channel, opts Options) *dicomSource {
 
 // dicomTLSFor returns p with what a program sets.
 func dicomTLSFor(p dicomtls.Properties, log *slog.Logger, opts Options) dicomtls.Properties {
-	p.ReloadInterval, p.Logger = opts.TLSReloadInterval, log
+	p.ReloadInterval, p.Logger, p.Observe = opts.TLSReloadInterval, log, opts.certificates
 	return p
 }
 
@@ -64,7 +64,7 @@ func (s *dicomSource) open(ctx context.Context) error {
 		return err
 	}
 	silent := s.tls
-	silent.Logger = nil // the server reads the files too, but then the port would be open already
+	silent.Logger, silent.Observe = nil, nil // the server reads the files too, but then the port would be open already
 	if err := silent.Check(tlsprops.Listener); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ type tcpSource struct {
 	framing    mllp.Framing
 	tls        *tlsprops.TlsProperties // nil: none
 	answerTLS  *tlsprops.TlsProperties // of connections for answers; nil: none
-	replay     mllp.ReplayStore        // kept while the channel is stopped; nil: none
+	replay     mllp.ReplayStore        // nil: none
 	quarantine *quarantine             // nil: none
 	channel    *channel
 	log        *slog.Logger
@@ -45,7 +45,9 @@ func newTCPSource(ch *channel, opts Options) *tcpSource {
 		cfg: cfg, framing: cfg.MLLP(), tls: tlsFor(cfg.TLS, ch.log, opts), answerTLS: tlsFor(cfg.ResponseTLS, ch.log, opts),
 		channel: ch, log: ch.log, port: cfg.Port,
 	}
-	s.replay = cfg.Server().Replay
+	if r := cfg.Replay; r != nil {
+		s.replay = &replayStore{latest: cfg.Server().Replay, store: ch.engine.store, channel: ch.cfg.ID, age: r.Age()}
+	}
 	if cfg.Quarantine != nil {
 		s.quarantine = &quarantine{cfg: *cfg.Quarantine, log: ch.log}
 	}
@@ -59,7 +61,7 @@ func tlsFor(p *tlsprops.TlsProperties, log *slog.Logger, opts Options) *tlsprops
 	}
 	own := *p
 	own.ReloadInterval = opts.TLSReloadInterval
-	own.Logger = log
+	own.Logger, own.Observe = log, opts.certificates
 	own.Decoder = keystore.Decoder // so that JKS and PKCS#12 files may be named
 	return &own
 }
@@ -126,7 +128,7 @@ func (s *tcpSource) listen(ctx context.Context) (net.Listener, error) {
 	if s.tls != nil {
 		// The server reads the files too, but then the port would be open already.
 		silent := *s.tls
-		silent.Logger = nil
+		silent.Logger, silent.Observe = nil, nil
 		source, err := tlsprops.Load(silent)
 		if err == nil {
 			_, err = source.ServerConfig()
@@ -181,14 +183,15 @@ func (s *tcpSource) ServeMLLP(ctx context.Context, r *mllp.Request) ([]byte, err
 	case s.cfg.OnStoreError == "close" || s.cfg.ResponseMode == "NONE": // who gets no answers shall notice, too
 		s.channel.tell(Event{Kind: Refused, Reason: ReasonUnavailable})
 		return nil, mllp.ErrNoReply
+	case errors.Is(err, ErrQueueFull):
+		return nil, &mllp.Nak{Code: mllp.AE, Text: "too many messages wait, send it again later"}
 	default:
 		return nil, &mllp.Nak{Code: mllp.AE, Text: "message was not stored, send it again"}
 	}
 }
 
 // once has a message that is repeated by the same sender, byte for byte, stored once,
-// also when the memory of answers ended with the process. Another message with the
-// same MSH-10 is another message.
+// also when the process ended after the commit and before the answer was remembered.
 func (s *tcpSource) once(r *mllp.Request) store.Once {
 	if s.cfg.Replay == nil {
 		return store.Once{}

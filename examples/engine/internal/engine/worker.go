@@ -63,7 +63,7 @@ type worker struct {
 }
 
 func (e *Engine) newWorker(ch *channel, cfg *config.Destination) *worker {
-	opts := e.opts
+	opts := e.opts.of(ch.cfg.ID, cfg.Name)
 	w := &worker{
 		channel: ch.cfg.ID, name: cfg.Name, queue: cfg.Queue, store: e.store,
 		log: ch.log.With("destination", cfg.Name), wakeup: make(chan struct{}, 1),
@@ -157,23 +157,35 @@ func (w *worker) work(ctx context.Context, finish chan struct{}) (ended bool) {
 			}
 			continue
 		case len(batch) == 0:
-			if !w.idle(finish) {
+			if !w.idle(finish, lookInterval) {
 				return true
 			}
 			continue
 		}
 		for i := range batch {
-			if !w.deliver(ctx, &batch[i], finish) {
+			d := &batch[i]
+			if d.Skipped {
+				if i > 0 {
+					break // what has come in since the queue was read goes first
+				}
+				if pause := time.Until(d.NextAt); pause > 0 {
+					if !w.idle(finish, pause) {
+						return true
+					}
+					break
+				}
+			}
+			if !w.deliver(ctx, d, finish) {
 				return true
 			}
 		}
 	}
 }
 
-// idle waits until there may be something in the queue. False means that the
-// worker is to end.
-func (w *worker) idle(finish <-chan struct{}) bool {
-	look := time.NewTimer(lookInterval)
+// idle waits until there may be something in the queue, for so long at most. False
+// means that the worker is to end.
+func (w *worker) idle(finish <-chan struct{}, limit time.Duration) bool {
+	look := time.NewTimer(min(limit, lookInterval))
 	defer look.Stop()
 	select {
 	case <-w.wakeup:
@@ -220,8 +232,14 @@ func (w *worker) deliver(ctx context.Context, d *store.Delivery, finish <-chan s
 				return w.store.DeadLetter(ctx, d, failure.maybeSent, err.Error())
 			})
 		}
-		w.failed(ctx, d, failure, poison, err)
 		pause := backoff(w.queue.RetryInterval, d.Attempts+1)
+		if w.queue.OnPoison == "skip" && (poison || failure.poison && d.Skipped) {
+			w.skipped(ctx, d, failure, err)
+			return w.record(ctx, finish, func(ctx context.Context) error {
+				return w.store.Skip(ctx, d, time.Now().Add(pause), failure.maybeSent, err.Error())
+			})
+		}
+		w.failed(ctx, d, failure, poison, err)
 		if !w.record(ctx, finish, func(ctx context.Context) error {
 			return w.store.Failed(ctx, d, time.Now().Add(pause), failure.maybeSent, err.Error())
 		}) || !wait(finish, pause) {
@@ -284,6 +302,16 @@ func (w *worker) failed(ctx context.Context, d *store.Delivery, f failure, block
 	}
 	w.log.Log(ctx, level, "delivery failed, messages queue",
 		"message", d.Message.ID, "attempt", d.Attempts+1, "code", f.code, "blocked", blocked, "err", err)
+}
+
+// skipped says once of each message that others go before it.
+func (w *worker) skipped(ctx context.Context, d *store.Delivery, f failure, err error) {
+	level := slog.LevelDebug
+	if !d.Skipped {
+		level = slog.LevelWarn
+	}
+	w.log.Log(ctx, level, "message skipped, others go before it",
+		"message", d.Message.ID, "attempt", d.Attempts+1, "code", f.code, "err", err)
 }
 
 // recovered says once that they no longer do.

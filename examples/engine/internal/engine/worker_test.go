@@ -71,6 +71,18 @@ func (s *script) DeadLetter(_ context.Context, d *store.Delivery, maybeSent bool
 	return nil
 }
 
+func (s *script) Skip(_ context.Context, d *store.Delivery, next time.Time, maybeSent bool, _ string) error {
+	if err := s.recordErr(); err != nil {
+		return err
+	}
+	s.note("skip %d maybe=%t", d.Seq, maybeSent)
+	moved := s.queue[0]
+	moved.Skipped, moved.NextAt = true, next
+	moved.Attempts++
+	s.queue = append(s.queue[1:], moved)
+	return nil
+}
+
 func (s *script) send(ctx context.Context, d *store.Delivery) error {
 	if len(s.results) == 0 {
 		<-ctx.Done()
@@ -109,6 +121,7 @@ func play(t *testing.T, s *script, queue config.Queue) string {
 		w := &worker{
 			channel: "c", name: "d", queue: queue, store: s, dest: s,
 			log: slog.New(slog.NewTextHandler(&log, nil)), wakeup: make(chan struct{}, 1),
+			tell: func(Event) {},
 		}
 		w.start()
 		time.Sleep(time.Hour)
@@ -155,6 +168,37 @@ func TestErrorsAreJudgedByWhatTheySay(t *testing.T) {
 			assert.Equal(t, tt.want, s.events)
 		})
 	}
+}
+
+// A message that is skipped lets the others go first, and is tried again when there
+// is nothing else and its pause is over.
+func TestSkippedMessageComesAfterTheOthersAndIsTriedAgain(t *testing.T) {
+	queue := config.Queue{RetryInterval: 10 * time.Minute, OnPoison: "skip", MaxAttempts: 2}
+	t.Run("refused for good", func(t *testing.T) {
+		s := &script{queue: deliveries(3), results: []any{said{}, said{}, nil, said{}, nil, nil}}
+		log := play(t, s, queue)
+		assert.Equal(t, []string{
+			"send 1", "skip 1 maybe=false", "send 2", "skip 2 maybe=false", "send 3", "delivered 3",
+			"send 1", "skip 1 maybe=false", "send 2", "delivered 2", "send 1", "delivered 1",
+		}, s.events)
+		assert.Equal(t, 2, strings.Count(log, "message skipped"), "once for each")
+	})
+	t.Run("refused too often, and later once a turn", func(t *testing.T) {
+		s := &script{queue: deliveries(2), results: []any{said{retry: true}, said{maybe: true, retry: true}, nil, said{retry: true}, nil}}
+		play(t, s, queue)
+		assert.Equal(t, []string{
+			"send 1", "failed 1 maybe=false", "send 1", "skip 1 maybe=true", "send 2", "delivered 2",
+			"send 1", "skip 1 maybe=false", "send 1", "delivered 1",
+		}, s.events)
+	})
+	t.Run("an outage skips nothing", func(t *testing.T) {
+		down := &unavailable{said{}}
+		s := &script{queue: deliveries(2), results: []any{down, down, down, nil, nil}}
+		play(t, s, config.Queue{RetryInterval: time.Second, OnPoison: "skip", MaxAttempts: 1})
+		assert.Equal(t, []string{
+			"send 1", "failed 1 maybe=false", "send 1", "failed 1 maybe=false", "send 1", "failed 1 maybe=false", "send 1", "delivered 1", "send 2", "delivered 2",
+		}, s.events)
+	})
 }
 
 // An end that the store does not take is told again, and the message not sent

@@ -28,7 +28,8 @@
 // without the store knowing, namely the head.
 //
 // Therefore, when the process has died instead of calling Close, the store marks
-// the head of every queue as [Delivery.MaybeSent] at its next opening, before it
+// the head of every queue (and the first of those that were skipped, which may have
+// been the head) as [Delivery.MaybeSent] at its next opening, before it
 // hands out anything; the engine says "resend" in its audit when it sends such a
 // delivery. After an orderly Close only those deliveries are marked whose attempt
 // was announced by Attempting and has no recorded end.
@@ -41,7 +42,7 @@
 // space. [ErrFailed] means that the
 // disk reported an error: nothing is accepted until the store has reopened and
 // verified its files, which it keeps trying to do by itself. A completion
-// (Delivered, Failed, DeadLetter, Forward) that returns either of them has not
+// (Delivered, Failed, Skip, DeadLetter, Forward) that returns either of them has not
 // been recorded: repeat the call, not the sending. Completing twice is harmless.
 //
 // Package storetest holds what every implementation must pass, package sqlite
@@ -92,6 +93,7 @@ type Delivery struct {
 	NextAt      time.Time // not before this time; zero means at once
 	LastError   string    // the reason given with the last failure
 	MaybeSent   bool      // an earlier attempt may have arrived: sending it is a resend
+	Skipped     bool      // it comes after all that are not, also those to come; see Store.Skip
 }
 
 // Stats counts what became of a channel's messages. For every destination, at
@@ -157,6 +159,11 @@ type Store interface {
 	// own fields are brought up to date.
 	Failed(ctx context.Context, d *Delivery, next time.Time, maybeSent bool, reason string) error
 
+	// Skip records a failed attempt as Failed does, and lets all others of the queue
+	// that are not skipped go first, also those that are yet to be taken in: d gets
+	// another sequence number. It is the last of those that are skipped.
+	Skip(ctx context.Context, d *Delivery, next time.Time, maybeSent bool, reason string) error
+
 	// DeadLetter takes d out of the queue after a last failed attempt, which
 	// counts as in Failed, and keeps it for DeadLetters and Requeue.
 	DeadLetter(ctx context.Context, d *Delivery, maybeSent bool, reason string) error
@@ -179,6 +186,15 @@ type Store interface {
 	// RequeueAll does what Requeue does with the oldest limit dead letters of one
 	// queue, in their order and in one transaction, and returns how many they were.
 	RequeueAll(ctx context.Context, channel, destination string, limit int) (n int, err error)
+
+	// Remember keeps a value under a key of one channel for as long as once says, in
+	// place of the one before, and returns when it is durable. It is [ErrInvalid]
+	// without a key, or with more than 64 KiB of value.
+	Remember(ctx context.Context, channel string, once Once, value []byte) error
+
+	// Recall returns what Remember was given last for a key, and nil where there is
+	// nothing, or nothing any more.
+	Recall(ctx context.Context, channel string, key []byte) ([]byte, error)
 
 	// Stats counts one channel's messages. A channel that never took anything in
 	// has zero Stats.

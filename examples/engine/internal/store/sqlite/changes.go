@@ -14,8 +14,11 @@ import (
 // maxRaw bounds a payload; the connectors' own limits lie far below.
 const maxRaw = 128 << 20
 
-// maxKey bounds the key of a [store.Once].
-const maxKey = 64
+// maxKey bounds the key of a [store.Once], maxValue what is remembered under one.
+const (
+	maxKey   = 64
+	maxValue = 64 << 10
+)
 
 // Intake implements [store.Store].
 func (s *Store) Intake(ctx context.Context, in store.Intake) (int64, error) {
@@ -50,6 +53,21 @@ func (s *Store) Failed(ctx context.Context, d *store.Delivery, next time.Time, m
 		return err
 	}})
 	if err == nil && queued {
+		d.Attempts++
+		d.NextAt, d.LastError, d.MaybeSent = fromUnix(unix(next)), reason, d.MaybeSent || maybeSent
+	}
+	return err
+}
+
+// Skip implements [store.Store].
+func (s *Store) Skip(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) error {
+	var fresh int64
+	err := s.submit(ctx, &request{apply: func(ctx context.Context, g *group) (err error) {
+		fresh, err = g.skip(ctx, d, next, maybeSent, reason)
+		return err
+	}})
+	if err == nil && fresh != 0 {
+		d.Seq, d.Skipped = fresh, true
 		d.Attempts++
 		d.NextAt, d.LastError, d.MaybeSent = fromUnix(unix(next)), reason, d.MaybeSent || maybeSent
 	}
@@ -119,6 +137,26 @@ func (s *Store) RequeueAll(ctx context.Context, channel, destination string, lim
 	return n, nil
 }
 
+// Remember implements [store.Store].
+func (s *Store) Remember(ctx context.Context, channel string, once store.Once, value []byte) error {
+	switch {
+	case channel == "":
+		return fmt.Errorf("%w: no channel", store.ErrInvalid)
+	case len(once.Key) == 0 || len(once.Key) > maxKey || once.For <= 0:
+		return fmt.Errorf("%w: a key of %d bytes, remembered for %v", store.ErrInvalid, len(once.Key), once.For)
+	case len(value) > maxValue:
+		return fmt.Errorf("%w: %d bytes to be remembered are more than %d", store.ErrInvalid, len(value), maxValue)
+	}
+	// Like an intake, it is what a sender waits for.
+	return s.submit(ctx, &request{intake: true, size: len(value), apply: func(ctx context.Context, g *group) error {
+		number, err := g.number(ctx, queueName{channel: channel})
+		if err != nil {
+			return err
+		}
+		return g.remember(ctx, number, once, 0, value)
+	}})
+}
+
 // A message is an intake that was found valid, in the form it is kept in.
 type message struct {
 	store.Intake
@@ -183,18 +221,23 @@ func (g *group) intake(ctx context.Context, m message) (int64, error) {
 }
 
 // first returns the message that was taken in under a key, if that is remembered.
-// Otherwise it remembers that the next message is, and forgets two whose time is
-// over: the table does not grow with what is past.
+// Otherwise it remembers that the next message is.
 func (g *group) first(ctx context.Context, channel int64, once store.Once) (id int64, err error) {
 	err = g.db.onceKnown.QueryRowContext(ctx, channel, once.Key, g.now).Scan(&id)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
+	return 0, g.remember(ctx, channel, once, g.lastMessage+1, nil)
+}
+
+// remember keeps a key, and forgets two whose time is over: the table does not grow
+// with what is past.
+func (g *group) remember(ctx context.Context, channel int64, once store.Once, message int64, value []byte) error {
 	if _, err := g.db.forget.ExecContext(ctx, g.now); err != nil {
-		return 0, err
+		return err
 	}
-	_, err = g.db.remember.ExecContext(ctx, channel, once.Key, g.lastMessage+1, g.now+int64(once.For))
-	return 0, err
+	_, err := g.db.remember.ExecContext(ctx, channel, once.Key, message, g.now+int64(once.For), value)
+	return err
 }
 
 // An outcome is how a delivery leaves its queue.
@@ -226,6 +269,22 @@ func (g *group) complete(ctx context.Context, d *store.Delivery, o outcome) (que
 func (g *group) fail(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) (queued bool, err error) {
 	_, queued, err = g.end(ctx, d, g.db.failed, unix(next), maybeSent, reason)
 	return queued, err
+}
+
+// skip puts a delivery behind all others; fresh is its new sequence number, or 0 if
+// it was not in the queue.
+func (g *group) skip(ctx context.Context, d *store.Delivery, next time.Time, maybeSent bool, reason string) (fresh int64, err error) {
+	number := skippedSeq + g.lastSeq + 1
+	queue, queued, err := g.end(ctx, d, g.db.skip, number, unix(next), maybeSent, reason)
+	if !queued {
+		return 0, err
+	}
+	g.lastSeq++
+	if _, err := g.db.deleteMoved.ExecContext(ctx, d.Message.ID, d.Seq); err != nil {
+		return 0, err
+	}
+	_, err = g.db.insertMoved.ExecContext(ctx, queue, number)
+	return number, err
 }
 
 // end runs a statement that ends an attempt at a queued delivery. The statement's

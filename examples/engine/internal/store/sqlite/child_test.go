@@ -42,6 +42,7 @@ var children = map[string]func(){
 	"until-better": untilBetter,
 	"rounds":       rounds,
 	"hold":         hold,
+	"skip":         skip,
 	"migrate":      migrate,
 }
 
@@ -172,6 +173,24 @@ func hold() {
 	say("open", nil)
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	_ = st.Close()
+}
+
+// skip skips two of four messages, and waits to be killed.
+func skip() {
+	st := openAsChild()
+	for i := range 4 {
+		if err := intake(st, strconv.Itoa(i)); err != nil {
+			say(refused, err)
+		}
+	}
+	list, _ := st.Pending(context.Background(), "c", drained, 0, 2)
+	for i := range list {
+		if err := st.Skip(context.Background(), &list[i], time.Now(), false, "AR"); err != nil {
+			say(refused, err)
+		}
+	}
+	say(childDone, nil)
+	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 }
 
 // migrate opens the store with a migration that takes all day.

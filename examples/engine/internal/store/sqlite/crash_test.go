@@ -130,3 +130,23 @@ func assertStatsAddUp(t *testing.T, st store.Store) {
 	require.NoError(t, err)
 	assert.Equal(t, stats.Received, all)
 }
+
+// The first of those that were skipped may have been the head when the process died:
+// others that came in meanwhile go before it.
+func TestAfterAKillTheFirstOfWhatWasSkippedMayHaveBeenSent(t *testing.T) {
+	dir := t.TempDir()
+	c := start(t, "skip", dir, sqlite.SynchronousFull)
+	c.waitFor(t, childDone, 1)
+	assert.Empty(t, c.said(refused))
+	c.kill(t)
+	st := reopened(t, dir)
+	defer st.Close()
+	var marked []string
+	for _, d := range queue(t, st, drained) {
+		if d.MaybeSent {
+			marked = append(marked, d.Message.ControlID)
+		}
+	}
+	assert.Equal(t, []string{"2", "0"}, marked)
+	assertStatsAddUp(t, st)
+}

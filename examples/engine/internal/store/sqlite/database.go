@@ -160,27 +160,36 @@ func (db *database) loadNames(ctx context.Context) (names, error) {
 	if err := rows.Err(); err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}
-	var queued int64
-	err = db.conn.QueryRowContext(ctx, `
-		SELECT coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT max(seq) FROM done), 0),
-			coalesce((SELECT max((SELECT max(d.seq) FROM queued d WHERE d.queue = q.id)) FROM queue q), 0)`).
-		Scan(&n.lastMessage, &n.lastSeq, &queued)
+	err = db.conn.QueryRowContext(ctx, "SELECT coalesce((SELECT max(id) FROM message), 0)").Scan(&n.lastMessage)
 	if err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}
-	n.lastSeq = max(n.lastSeq, queued)
+	for _, from := range []int64{0, skippedSeq} {
+		var done, queued int64
+		err := db.conn.QueryRowContext(ctx, `
+			SELECT coalesce((SELECT max(seq) FROM done WHERE seq >= ?1 AND seq < ?2), ?1), coalesce((SELECT max((
+				SELECT max(d.seq) FROM queued d WHERE d.queue = q.id AND d.seq >= ?1 AND d.seq < ?2)) FROM queue q), ?1)`,
+			from, from+skippedSeq).Scan(&done, &queued)
+		if err != nil {
+			return n, fmt.Errorf("store: %w", classify(err))
+		}
+		n.lastSeq = max(n.lastSeq, done-from, queued-from)
+	}
 	return n, nil
 }
 
 // recoverHeads marks, unless the last shutdown was orderly, the head of every
-// queue, and notes that from now on an orderly shutdown is due.
+// queue and the first of those that were skipped (which was the head until something
+// was taken in), and notes that from now on an orderly shutdown is due.
 func (db *database) recoverHeads(ctx context.Context) error {
-	_, err := db.conn.ExecContext(ctx, `
+	_, err := db.conn.ExecContext(ctx, fmt.Sprintf(`
 		BEGIN IMMEDIATE;
 		UPDATE queued SET maybe_sent = 1 WHERE (SELECT orderly FROM shutdown) = 0 AND (queue, seq) IN (
-			SELECT q.id, (SELECT min(d.seq) FROM queued d WHERE d.queue = q.id) FROM queue q);
+			SELECT q.id, (SELECT min(d.seq) FROM queued d WHERE d.queue = q.id) FROM queue q
+			UNION ALL
+			SELECT q.id, (SELECT min(d.seq) FROM queued d WHERE d.queue = q.id AND d.seq >= %d) FROM queue q);
 		UPDATE shutdown SET orderly = 0;
-		COMMIT`)
+		COMMIT`, skippedSeq))
 	if err != nil {
 		_, undo := db.conn.ExecContext(ctx, "ROLLBACK")
 		return fmt.Errorf("store: recovery: %w", errors.Join(classify(err), undo))

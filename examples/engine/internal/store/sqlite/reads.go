@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,6 +32,17 @@ func (s *Store) DeadLetters(ctx context.Context, channel, destination string, af
 func (s *Store) Stats(ctx context.Context, channel string) (store.Stats, error) {
 	return read(s, func(db *database) (store.Stats, error) {
 		return stats(ctx, db.stats, channel)
+	})
+}
+
+// Recall implements [store.Store].
+func (s *Store) Recall(ctx context.Context, channel string, key []byte) ([]byte, error) {
+	return read(s, func(db *database) (value []byte, err error) {
+		err = db.recall.QueryRowContext(ctx, channel, key, time.Now().UnixNano()).Scan(&value)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil, nil
+		}
+		return value, err
 	})
 }
 
@@ -69,6 +81,7 @@ func list(ctx context.Context, query *sql.Stmt, channel, destination string, aft
 			break
 		}
 		d.Message.Source = store.KeptSource(source.String)
+		d.Skipped = d.Seq >= skippedSeq
 		d.NextAt, d.Message.Received, d.Message.ControlID = fromUnix(nextAt), fromUnix(received), string(controlID)
 		list = append(list, d)
 	}

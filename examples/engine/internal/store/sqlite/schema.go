@@ -10,6 +10,10 @@ import (
 // applicationID marks the file as ours ("crwr"), for file(1) and for Open.
 const applicationID = 0x63727772
 
+// skippedSeq begins the sequence numbers of the deliveries that were skipped: they
+// come after all others. It is exact in the numbers of JavaScript.
+const skippedSeq = 1 << 52
+
 // How a delivery was done. The numbers are spelled out in a partial index and in queries.
 const (
 	doneSent = 1
@@ -103,6 +107,10 @@ CREATE TABLE once (
 	UNIQUE (channel, key)
 ) STRICT;
 CREATE INDEX once_until ON once (until);
+`,
+	`
+-- What was remembered under a key, without a message (0): an answer.
+ALTER TABLE once ADD COLUMN value BLOB;
 `,
 }
 

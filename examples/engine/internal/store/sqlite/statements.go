@@ -30,6 +30,9 @@ const (
 			SELECT m.received FROM message m WHERE m.id = (
 				SELECT d.message FROM queued d WHERE d.queue = q.id ORDER BY d.seq LIMIT 1)), 0)
 		FROM queue q WHERE channel = ? ORDER BY destination`
+	recallQuery = `
+		SELECT value FROM once
+		WHERE channel = (SELECT id FROM queue WHERE channel = ? AND destination = '') AND key = ? AND until > ?`
 
 	// Queries of the writer, no slower.
 	deadQuery      = "SELECT seq FROM done WHERE queue = ? AND state = 2 ORDER BY seq LIMIT ?"
@@ -46,9 +49,10 @@ type statements struct {
 	insertRequeued, deleteDone, doneQueue   *sql.Stmt
 	insertMoved, dead                       *sql.Stmt
 	onceKnown, remember, forget             *sql.Stmt
+	skip, deleteMoved                       *sql.Stmt
 
 	// On the readers'.
-	pending, deadLetters, stats *sql.Stmt
+	pending, deadLetters, stats, recall *sql.Stmt
 
 	// On the browsers'.
 	outcomes *sql.Stmt
@@ -82,6 +86,10 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.failed, `
 			UPDATE queued SET attempts = attempts + 1, next_at = ?, maybe_sent = maybe_sent OR ?, last_error = ?
 			WHERE queue = ? AND seq = ?`},
+		{&db.skip, `
+			UPDATE queued SET seq = ?, attempts = attempts + 1, next_at = ?, maybe_sent = maybe_sent OR ?, last_error = ?
+			WHERE queue = ? AND seq = ?`},
+		{&db.deleteMoved, "DELETE FROM moved WHERE message = ? AND seq = ?"},
 		{&db.insertDone, `
 			INSERT INTO done (seq, queue, message, state, attempts, maybe_sent, last_error, done_at)
 			SELECT seq, queue, message, ?, attempts + ?, maybe_sent OR ?, ?, ? FROM queued WHERE queue = ? AND seq = ?`},
@@ -94,7 +102,7 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.insertMoved, "INSERT INTO moved (message, seq) SELECT message, seq FROM queued WHERE queue = ? AND seq = ?"},
 		{&db.dead, deadQuery},
 		{&db.onceKnown, onceKnownQuery},
-		{&db.remember, "INSERT OR REPLACE INTO once (channel, key, message, until) VALUES (?, ?, ?, ?)"},
+		{&db.remember, "INSERT OR REPLACE INTO once (channel, key, message, until, value) VALUES (?, ?, ?, ?, ?)"},
 		{&db.forget, "DELETE FROM once WHERE id IN (SELECT id FROM once WHERE until <= ? ORDER BY until LIMIT 2)"},
 	}
 	for i := range rowSizes {
@@ -106,6 +114,7 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.pending, pendingQuery},
 		{&db.deadLetters, deadLettersQuery},
 		{&db.stats, statsQuery},
+		{&db.recall, recallQuery},
 	}
 	browsing := []prepared{{&db.outcomes, outcomesQuery}}
 	return errors.Join(db.prepareAll(ctx, db.conn, writing), db.prepareAll(ctx, db.readers, reading),

@@ -101,6 +101,24 @@ type modelDelivery struct {
 	controlID string
 	attempts  int
 	maybeSent bool
+	skipped   bool
+}
+
+// skip puts the head behind all others.
+func (q *modelQueue) skip() {
+	head := q.queued[0]
+	head.skipped = true
+	q.queued = append(q.queued[1:], head)
+}
+
+// add puts a delivery behind those that are not skipped.
+func (q *modelQueue) add(d modelDelivery) {
+	d.skipped = false
+	behind := slices.IndexFunc(q.queued, func(other modelDelivery) bool { return other.skipped })
+	if behind < 0 {
+		behind = len(q.queued)
+	}
+	q.queued = slices.Insert(q.queued, behind, d)
 }
 
 // A modelStore is the store in its plainest form.
@@ -121,7 +139,7 @@ func (m *modelStore) intake(in store.Intake) {
 		}
 		q := m.queues[key]
 		q.received++
-		q.queued = append(q.queued, modelDelivery{controlID: in.ControlID})
+		q.add(modelDelivery{controlID: in.ControlID})
 	}
 }
 
@@ -174,7 +192,8 @@ func randomStep(t *testing.T, f *fixture, rnd *rand.Rand, m *modelStore, q *mode
 		i := rnd.IntN(len(q.dead))
 		d := q.dead[i]
 		d.attempts = 0
-		q.dead, q.queued = slices.Delete(q.dead, i, i+1), append(q.queued, d)
+		q.dead = slices.Delete(q.dead, i, i+1)
+		q.add(d)
 		_, err := f.Requeue(ctx, f.deadLetters(channel, destination)[i].Seq)
 		return err
 	case op < 6 || len(q.queued) == 0:
@@ -188,15 +207,27 @@ func randomStep(t *testing.T, f *fixture, rnd *rand.Rand, m *modelStore, q *mode
 	f.Attempting(d)
 	head := &q.queued[0]
 	switch op {
-	case 6, 7:
+	case 6:
+		head.attempts++
+		head.maybeSent = head.maybeSent || maybeSent
+		q.skip()
+		return f.Skip(ctx, d, time.Now(), maybeSent, "refused")
+	case 7:
 		head.attempts++
 		head.maybeSent = head.maybeSent || maybeSent
 		return f.Failed(ctx, d, time.Now(), maybeSent, "refused")
 	case 8:
 		head.attempts++
 		head.maybeSent = head.maybeSent || maybeSent
-		// A dead letter that was requeued lies behind later ones: by seq, as listed.
-		q.dead, q.queued = append(q.dead, *head), q.queued[1:]
+		// A dead letter that was requeued lies behind later ones: by seq, as listed, and
+		// one that was skipped behind all others.
+		dead := &modelQueue{queued: q.dead}
+		if skipped := head.skipped; skipped {
+			dead.queued = append(dead.queued, *head)
+		} else {
+			dead.add(*head)
+		}
+		q.dead, q.queued = dead.queued, q.queued[1:]
 		return f.DeadLetter(ctx, d, maybeSent, "AR")
 	case 9:
 		q.sent++
@@ -217,7 +248,7 @@ func (f *fixture) compare(m *modelStore) {
 	modelled := func(list []store.Delivery) []modelDelivery {
 		all := []modelDelivery(nil)
 		for _, d := range list {
-			all = append(all, modelDelivery{d.Message.ControlID, d.Attempts, d.MaybeSent})
+			all = append(all, modelDelivery{d.Message.ControlID, d.Attempts, d.MaybeSent, d.Skipped})
 		}
 		return all
 	}

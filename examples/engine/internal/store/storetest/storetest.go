@@ -42,6 +42,8 @@ func Run(t *testing.T, place func(t *testing.T) (open func() (store.Store, error
 		"dead letters go back all at once, in order":       requeueAll,
 		"what comes again is taken in once":                once,
 		"queues that are not empty are listed":             waitingQueues,
+		"what was skipped comes after all others":          skip,
+		"what was remembered is recalled until its time":   remember,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{t: t, open: place(t)}
@@ -318,6 +320,7 @@ func twice(t *testing.T, f *fixture) {
 	}
 	require.NoError(t, f.Failed(ctx, &list[0], time.Now(), true, "late"))
 	require.NoError(t, f.DeadLetter(ctx, &list[0], true, "late"))
+	require.NoError(t, f.Skip(ctx, &list[0], time.Now(), true, "late"))
 	require.NoError(t, f.Delivered(ctx, &list[1]))
 	stats := f.stats("c")
 	assert.Equal(t, []int64{1, 0, 1}, []int64{stats.Sent, stats.Queued, stats.Error})
@@ -335,6 +338,7 @@ func notFound(t *testing.T, f *fixture) {
 		assert.ErrorIs(t, f.Delivered(ctx, &d), store.ErrNotFound)
 		assert.ErrorIs(t, f.Failed(ctx, &d, time.Now(), false, ""), store.ErrNotFound)
 		assert.ErrorIs(t, f.DeadLetter(ctx, &d, false, ""), store.ErrNotFound)
+		assert.ErrorIs(t, f.Skip(ctx, &d, time.Now(), false, ""), store.ErrNotFound)
 		_, err := f.Forward(ctx, &d, store.Intake{Channel: "b"})
 		assert.ErrorIs(t, err, store.ErrNotFound)
 	}
@@ -424,9 +428,11 @@ func closed(t *testing.T, f *fixture) {
 	_, count := f.Count(ctx, "c", store.Filter{})
 	_, message := f.Message(ctx, "c", 1)
 	_, waiting := f.Waiting(ctx)
+	_, recall := f.Recall(ctx, "c", []byte("k"))
 	for i, err := range []error{
 		intake, forward, requeue, pending, dead, stats, all, find, count, message, waiting, f.Healthy(),
 		f.Delivered(ctx, &d), f.Failed(ctx, &d, time.Now(), false, ""), f.DeadLetter(ctx, &d, false, ""),
+		f.Skip(ctx, &d, time.Now(), false, ""), recall, f.Remember(ctx, "c", store.Once{Key: []byte("k"), For: time.Hour}, nil),
 	} {
 		assert.True(t, errors.Is(err, store.ErrClosed), "%d: %v", i, err)
 	}
