@@ -303,6 +303,33 @@ func TestAClientResumesUntilItsTrustChanges(t *testing.T) {
 	}
 }
 
+// A resumed session speaks for the certificate that the client had when it began:
+// after a rotation the server must see the new one, not what it remembers.
+func TestAClientShowsItsNewCertificateAfterARotation(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		p := newPKI(t)
+		source := load(t, p.known())
+		server := bare(p.server)
+		server.MaxVersion, server.ClientCAs, server.ClientAuth = version, p.ca.Pool(), tls.RequireAndVerifyClientCert
+		shown := func() (subject string, resumed bool) {
+			client, err := source.ClientConfig("localhost")
+			require.NoError(t, err)
+			serverSide, clientSide := handshake(server, client)
+			require.NoError(t, clientSide.err)
+			require.NoError(t, serverSide.err)
+			return serverSide.state.PeerCertificates[0].Subject.CommonName, clientSide.state.DidResume
+		}
+		shown()
+		before, resumed := shown()
+		require.True(t, resumed, "or there is nothing to forget")
+		require.Equal(t, "a client", before)
+		p.ca.Client("a client, renewed").Write(p.dir, "client")
+		require.NoError(t, source.Reload())
+		after, _ := shown()
+		assert.Equal(t, "a client, renewed", after)
+	})
+}
+
 func TestPinsHoldInResumedHandshakes(t *testing.T) {
 	p := newPKI(t)
 	props := p.trusting()
