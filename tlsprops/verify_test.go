@@ -303,6 +303,24 @@ func TestAClientResumesUntilItsTrustChanges(t *testing.T) {
 	}
 }
 
+// A trust store replaces the host's roots, in both roles, unless both are asked for.
+func TestATrustStoreReplacesTheRootsOfTheHost(t *testing.T) {
+	p := newPKI(t)
+	both, err := x509.SystemCertPool()
+	require.NoError(t, err)
+	both.AddCert(p.ca.Cert)
+	for system, want := range map[bool]*x509.CertPool{false: p.ca.Pool(), true: both} {
+		client, listener := p.known(), p.mutual()
+		client.TrustSystemRoots, listener.TrustSystemRoots = system, system
+		assert.True(t, clientConfig(t, client, "localhost").RootCAs.Equal(want), "client, the host's too: %v", system)
+		config, err := load(t, listener).ServerConfig()
+		require.NoError(t, err)
+		config, err = config.GetConfigForClient(nil)
+		require.NoError(t, err)
+		assert.True(t, config.ClientCAs.Equal(want), "listener, the host's too: %v", system)
+	}
+}
+
 // A resumed session speaks for the certificate that the client had when it began:
 // after a rotation the server must see the new one, not what it remembers.
 func TestAClientShowsItsNewCertificateAfterARotation(t *testing.T) {
