@@ -1,8 +1,9 @@
 package mllp_test
 
 import (
+	"bytes"
 	"context"
-	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -127,37 +128,45 @@ func TestPythonHL7Sends(t *testing.T) {
 		check(send(addr), delivered())
 	})
 	t.Run("through a TLS tunnel", func(t *testing.T) {
-		props, _, _ := mutual(t)
+		stunnel := interop.Need(t, "stunnel")
+		props, ca, client := mutual(t)
 		addr, delivered := listener(t, props)
-		check(send(tunnel(t, addr)), delivered())
+		check(send(tunnel(t, stunnel, addr, ca, client)), delivered())
 	})
 }
 
-// tunnel forwards a plain port to a port with TLS, as stunnel does.
-func tunnel(t *testing.T, to string) string {
+// tunnel returns a plain port from which stunnel, with a certificate of its own,
+// goes on over mutual TLS. It runs once for each connection, as inetd would run it,
+// so that it has no port of its own to choose.
+func tunnel(t *testing.T, stunnel, to, ca string, client testpki.Files) string {
 	t.Helper()
-	p := pki()
+	config := filepath.Join(t.TempDir(), "stunnel.conf")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil,
+		"client = yes\nsyslog = no\nconnect = %s\ncert = %s\nkey = %s\nCAfile = %s\nverifyChain = yes\ncheckHost = localhost\n",
+		to, client.Cert, client.Key, ca), 0o600))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			in, err := ln.Accept()
+			conn, err := ln.Accept()
 			if err != nil {
 				return
 			}
+			socket, err := conn.(*net.TCPConn).File()
+			conn.Close() // the file is a duplicate
+			if !assert.NoError(t, err) {
+				return
+			}
+			cmd := exec.CommandContext(t.Context(), stunnel, config) // killed when the test ends
+			cmd.Stdin, cmd.Stdout = socket, socket
+			var said bytes.Buffer
+			cmd.Stderr = &said
 			wg.Go(func() {
-				defer in.Close()
-				out, err := tls.Dial("tcp", to, &tls.Config{RootCAs: p.ca.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{p.client.TLS()}})
-				if !assert.NoError(t, err) {
-					return
+				defer socket.Close()
+				if err := cmd.Run(); err != nil && t.Context().Err() == nil {
+					t.Errorf("stunnel: %v\n%s", err, &said)
 				}
-				wg.Go(func() {
-					io.Copy(in, out)
-					in.Close()
-				})
-				io.Copy(out, in)
-				out.Close()
 			})
 		}
 	})

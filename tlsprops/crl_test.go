@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -153,6 +154,23 @@ func TestARevocationTakesEffectOnReloadAndInResumedSessions(t *testing.T) {
 		})
 		require.True(t, before.state.DidResume)
 		assert.ErrorContains(t, after.err, "is revoked")
+	})
+}
+
+// A list goes stale by the passing of time alone: no file changes, so that sessions
+// resume, and what they began with does not count.
+func TestAListThatGoesStaleEndsResumedSessionsToo(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPKI(t)
+			props := p.mutual()
+			props.CRLPaths = []string{write(t, filepath.Join(p.dir, "list.crl"), p.ca.CRL(testpki.CRLOptions{NextUpdate: time.Now().Add(time.Hour)}))}
+			config, err := load(t, props).ServerConfig()
+			require.NoError(t, err)
+			before, after, _ := resumption(t, version, config, clientConfig(t, p.known(), "localhost"), func() { time.Sleep(2 * time.Hour) })
+			require.True(t, before.state.DidResume)
+			assert.ErrorContains(t, after.err, "is out of date")
+		})
 	})
 }
 

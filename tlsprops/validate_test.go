@@ -2,6 +2,7 @@ package tlsprops_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -293,5 +294,33 @@ func FuzzNamesAndVersionsNeverPassBelowTLS12(f *testing.F) {
 		assert.GreaterOrEqual(t, config.MinVersion, uint16(0x0303))
 		assert.NotEmpty(t, config.ServerName)
 		assert.NotContains(t, config.ServerName, ":"+"//")
+	})
+}
+
+// No name of a cipher suite, in whatever spelling, lets in one without forward
+// secrecy or without authenticated encryption.
+func FuzzCipherSuitesAreNeverWeak(f *testing.F) {
+	pki := newPKI(f)
+	for _, name := range []string{
+		"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305", "tls_ecdhe_rsa_with_aes_256_gcm_sha384",
+		"TLS_RSA_WITH_AES_128_GCM_SHA256", "AES128-GCM-SHA256", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", "DES-CBC3-SHA", "TLS_AES_128_GCM_SHA256",
+		" ECDHE-RSA-AES128-GCM-SHA256", "ALL", "",
+	} {
+		f.Add(name, "ECDHE-RSA-AES256-GCM-SHA384")
+	}
+	f.Fuzz(func(t *testing.T, first, second string) {
+		p := pki.trusting()
+		p.CipherSuites = []string{first, second}
+		if err := p.Validate(); err != nil {
+			assert.Equal(t, "cipherSuites", fieldOf(t, err))
+			return
+		}
+		suites := clientConfig(t, p, "localhost").CipherSuites
+		assert.NotEmpty(t, suites, "nil would be the choice of crypto/tls, with CBC in it")
+		for _, id := range suites {
+			name := tls.CipherSuiteName(id)
+			assert.True(t, strings.HasPrefix(name, "TLS_ECDHE_"), name)
+			assert.True(t, strings.Contains(name, "_GCM_") || strings.Contains(name, "_CHACHA20_POLY1305_"), name)
+		}
 	})
 }

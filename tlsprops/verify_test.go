@@ -303,6 +303,51 @@ func TestAClientResumesUntilItsTrustChanges(t *testing.T) {
 	}
 }
 
+// A trust store replaces the host's roots, in both roles, unless both are asked for.
+func TestATrustStoreReplacesTheRootsOfTheHost(t *testing.T) {
+	p := newPKI(t)
+	both, err := x509.SystemCertPool()
+	require.NoError(t, err)
+	both.AddCert(p.ca.Cert)
+	for system, want := range map[bool]*x509.CertPool{false: p.ca.Pool(), true: both} {
+		client, listener := p.known(), p.mutual()
+		client.TrustSystemRoots, listener.TrustSystemRoots = system, system
+		assert.True(t, clientConfig(t, client, "localhost").RootCAs.Equal(want), "client, the host's too: %v", system)
+		config, err := load(t, listener).ServerConfig()
+		require.NoError(t, err)
+		config, err = config.GetConfigForClient(nil)
+		require.NoError(t, err)
+		assert.True(t, config.ClientCAs.Equal(want), "listener, the host's too: %v", system)
+	}
+}
+
+// A resumed session speaks for the certificate that the client had when it began:
+// after a rotation the server must see the new one, not what it remembers.
+func TestAClientShowsItsNewCertificateAfterARotation(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		p := newPKI(t)
+		source := load(t, p.known())
+		server := bare(p.server)
+		server.MaxVersion, server.ClientCAs, server.ClientAuth = version, p.ca.Pool(), tls.RequireAndVerifyClientCert
+		shown := func() (subject string, resumed bool) {
+			client, err := source.ClientConfig("localhost")
+			require.NoError(t, err)
+			serverSide, clientSide := handshake(server, client)
+			require.NoError(t, clientSide.err)
+			require.NoError(t, serverSide.err)
+			return serverSide.state.PeerCertificates[0].Subject.CommonName, clientSide.state.DidResume
+		}
+		shown()
+		before, resumed := shown()
+		require.True(t, resumed, "or there is nothing to forget")
+		require.Equal(t, "a client", before)
+		p.ca.Client("a client, renewed").Write(p.dir, "client")
+		require.NoError(t, source.Reload())
+		after, _ := shown()
+		assert.Equal(t, "a client, renewed", after)
+	})
+}
+
 func TestPinsHoldInResumedHandshakes(t *testing.T) {
 	p := newPKI(t)
 	props := p.trusting()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -320,16 +321,74 @@ func TestSecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	assert.Less(t, time.Since(begun), 5*time.Second)
 }
 
+// acknowledges tells whether anything on port answers a message with AA, before
+// the process has exited. Until then it tries without end.
+func (p *process) acknowledges(port int) bool {
+	p.t.Helper()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	for ended, end := false, time.Now().Add(patience); ; {
+		if time.Now().After(end) {
+			p.t.Fatalf("in %v the engine has neither exited nor acknowledged", patience)
+		}
+		conn, err := new(mllp.Dialer).DialContext(p.t.Context(), "tcp", address)
+		if err == nil {
+			_, err = conn.Send(p.t.Context(), message("M1"))
+			conn.Close()
+			if err == nil {
+				return true
+			}
+		}
+		if ended { // and was so before the last try began
+			return false
+		}
+		select {
+		case <-p.exited:
+			ended = true
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// However the store fails to open, the engine ends and says why in its last line,
+// and who sends meanwhile finds no port: nothing that could answer AA.
 func TestStoreThatCannotBeOpenedOpensNoPort(t *testing.T) {
-	port := freePort(t)
-	path := writeConfig(t, oneChannel, port)
-	data := filepath.Join(filepath.Dir(path), "data")
-	require.NoError(t, os.WriteFile(data, []byte("a file"), 0o600))
-	p := launch(t, nil, "-config", path)
-	assert.Equal(t, 1, p.code())
-	assert.Contains(t, p.stderr.String(), data)
-	assert.NotContains(t, p.stderr.String(), "channel started")
-	assert.NotContains(t, p.stderr.String(), "API listens")
+	const none = "" // no mistake
+	for name, test := range map[string]struct {
+		spoil func(data string) error
+		says  string
+	}{
+		"a file where the directory should be": {func(data string) error { return os.WriteFile(data, []byte("a file"), 0o600) }, "data"},
+		"a directory where the file should be": {func(data string) error { return os.MkdirAll(filepath.Join(data, "engine.db"), 0o700) }, "engine.db"},
+		"a file that is no database":           {spoiled(bytes.Repeat([]byte("no database "), 1000)), "not a database"},
+		"a database that was cut off":          {spoiled(append([]byte("SQLite format 3\x00\x10\x00"), make([]byte, 2000)...)), "database"},
+		"a device":                             {func(data string) error { return os.Symlink("/dev/full", data) }, "data"},
+		// The control: where it opens, the same sender is answered with AA, and sees it.
+		"none of these": {func(string) error { return nil }, none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := freePort(t)
+			path := writeConfig(t, oneChannel, port)
+			require.NoError(t, test.spoil(filepath.Join(filepath.Dir(path), "data")))
+			p := launch(t, nil, "-config", path)
+			if test.says == none {
+				assert.True(t, p.acknowledges(port))
+				return
+			}
+			assert.False(t, p.acknowledges(port))
+			assert.Equal(t, 1, p.code())
+			lines := strings.Split(strings.TrimSpace(p.stderr.String()), "\n")
+			assert.Contains(t, lines[len(lines)-1], test.says)
+			assert.NotContains(t, p.stderr.String(), "channel started")
+			assert.NotContains(t, p.stderr.String(), "API listens")
+		})
+	}
+}
+
+// spoiled writes content where the database should be.
+func spoiled(content []byte) func(data string) error {
+	return func(data string) error {
+		return errors.Join(os.MkdirAll(data, 0o700), os.WriteFile(filepath.Join(data, "engine.db"), content, 0o600))
+	}
 }
 
 func TestSecondEngineOnOneDataDirectoryIsRefused(t *testing.T) {

@@ -131,8 +131,10 @@ func TestPanicOfTheStoreIsAnAEAndNotTheEnd(t *testing.T) {
 // is answered.
 func TestAcknowledgementWaitsForTheCommit(t *testing.T) {
 	begun, commit := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(commit) })
 	st := &spy{openStore(t, t.TempDir()), func(store.Intake) error { close(begun); <-commit; return nil }}
 	e := start(t, st, channel("adt", toFile("archive", t.TempDir())))
+	t.Cleanup(release) // so that a failed test does not hang
 	conn := dial(t, e.addr("adt"), nil)
 	answered := make(chan error, 1)
 	go func() { _, err := conn.Send(context.Background(), message("M1")); answered <- err }()
@@ -142,16 +144,17 @@ func TestAcknowledgementWaitsForTheCommit(t *testing.T) {
 		t.Error("answered before the commit")
 	default:
 	}
-	close(commit)
+	release()
 	require.NoError(t, <-answered)
 }
 
 // A shutdown lets what has arrived be stored and acknowledged.
 func TestShutdownAnswersWhatIsInHand(t *testing.T) {
 	begun, commit := make(chan struct{}), make(chan struct{})
-	once := sync.OnceFunc(func() { close(begun) })
+	once, release := sync.OnceFunc(func() { close(begun) }), sync.OnceFunc(func() { close(commit) })
 	st := &spy{openStore(t, t.TempDir()), func(store.Intake) error { once(); <-commit; return nil }}
 	e := start(t, st, channel("adt", toFile("archive", t.TempDir())))
+	t.Cleanup(release) // so that a failed test does not hang
 	conn := dial(t, e.addr("adt"), nil)
 	answered := make(chan error, 1)
 	go func() { _, err := conn.Send(context.Background(), message("M1")); answered <- err }()
@@ -162,7 +165,7 @@ func TestShutdownAnswersWhatIsInHand(t *testing.T) {
 		_, err := new(mllp.Dialer).DialContext(t.Context(), "tcp", conn.RemoteAddr().String())
 		return err != nil
 	})
-	close(commit)
+	release()
 	require.NoError(t, <-answered)
 	<-stopped
 }

@@ -30,10 +30,11 @@ func (r *request) answer(err error) {
 // came. A caller that leaves its request here sleeps once, until its answer: with a
 // channel to the writer it would also be woken when the writer takes the request.
 type inbox struct {
-	arrived chan struct{} // of capacity 1: full if requests wait that the writer may not know of; never closed
+	arrived chan struct{} // of capacity 1: full if wanted requests wait that the writer may not know of; never closed
 
 	mu      sync.Mutex
 	waiting []*request // guarded by mu
+	wanted  int        // how many have to wait before the writer is woken; 0 is 1; guarded by mu
 	closed  bool       // no request may follow; guarded by mu
 }
 
@@ -45,9 +46,9 @@ func (b *inbox) put(r *request) bool {
 		return false
 	}
 	b.waiting = append(b.waiting, r)
-	first := len(b.waiting) == 1
+	enough := len(b.waiting) == max(1, b.wanted)
 	b.mu.Unlock()
-	if first {
+	if enough {
 		b.tell()
 	}
 	return true
@@ -82,6 +83,15 @@ func (b *inbox) settle() {
 	for before, n := 0, b.len(); before < n && n < groupRequests; before, n = n, b.len() {
 		runtime.Gosched()
 	}
+}
+
+// want has the writer woken only when n requests wait, and tells whether they do.
+// Whoever wants more than one must want one again, and look, before it sleeps.
+func (b *inbox) want(n int) (enough bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wanted = n
+	return len(b.waiting) >= n
 }
 
 func (b *inbox) len() int {

@@ -17,10 +17,6 @@ const (
 	groupRequests = 256
 	groupBytes    = 8 << 20
 
-	// A sender that waits for its acknowledgement has its next message here
-	// within about this time, if it has one.
-	intakeInterval = 2 * time.Millisecond
-
 	// The log is moved into the database when about this many bytes are in it,
 	// or as many as half the reserve, if that is less: on a disk that has become
 	// full the reserve must hold what is moved, or the log could not start anew.
@@ -56,6 +52,8 @@ type writer struct {
 	reason     error         // what Healthy says
 	pause      time.Duration // between attempts to get well
 	lastIntake time.Time     // when a group with intake was last committed
+	callers    int           // how many had a request here when the last group was committed
+	commitTime time.Duration // of a group, as it has been of late
 	group      []*request    // the requests in hand; between groups, the room for them
 	open       group         // likewise the transaction
 	logged     int64         // about how many bytes the log has grown by since the last checkpoint
@@ -83,31 +81,6 @@ func (w *writer) run() {
 			w.getWell()
 		case <-s.closing:
 			s.closeErr = w.shutdown()
-			return
-		}
-	}
-}
-
-// gather takes the requests that have been waiting since the last commit. A group
-// without intake waits a little for one, if one is to be expected: completions ride
-// along with intake instead of making it wait for a sync of theirs.
-func (w *writer) gather() {
-	inbox, intake := &w.store.inbox, false
-	inbox.settle()
-	w.group, intake = inbox.take(w.group[:0])
-	expected := intakeInterval - time.Since(w.lastIntake)
-	if intake || len(w.group) == 0 || expected <= 0 || w.condition != well {
-		return
-	}
-	timer := time.NewTimer(expected)
-	defer timer.Stop()
-	for !intake && len(w.group) < groupRequests {
-		select {
-		case <-inbox.arrived:
-			w.group, intake = inbox.take(w.group)
-		case <-timer.C:
-			return
-		case <-w.store.closing:
 			return
 		}
 	}
@@ -169,6 +142,7 @@ func refuse(requests []*request, err error, match func(*request) bool) []*reques
 // alone.
 func (w *writer) commit(requests []*request) (culprit *request, err error) {
 	ctx := context.Background() // whoever was let in waits for the outcome
+	began := time.Now()
 	if _, err := w.db.begin.ExecContext(ctx); err != nil {
 		return nil, err
 	}
@@ -198,9 +172,12 @@ func (w *writer) commit(requests []*request) (culprit *request, err error) {
 	}
 	w.names.adopt(g)
 	w.logged += int64(size)
+	now := time.Now()
 	if intake {
-		w.lastIntake = time.Now()
+		w.lastIntake = now
 	}
+	w.commitTime += (now.Sub(began) - w.commitTime) / commitTimes
+	w.callers = len(requests) + w.store.inbox.len()
 	for _, seq := range g.ended {
 		w.store.attemptEnded(seq)
 	}
