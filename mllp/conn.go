@@ -150,7 +150,7 @@ func (c *conn) Serve(ctx context.Context) {
 		ctx, err = c.open(ctx)
 	}
 	if c.cfg.framing.Mode == ModeMLLPv2 {
-		c.r2 = &release2{client: c.client()}
+		c.r2 = &release2{client: c.cfg.recent.client(&c.req)}
 	}
 	for err == nil {
 		if err = c.dismissed(); err == nil {

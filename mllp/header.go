@@ -64,7 +64,15 @@ type Header struct {
 // ASCII punctuation, where the field separator is +, - or ., where there are none or more than five encoding
 // characters, and for a segment of more than 64 KiB. Parse does not allocate.
 func (h *Header) Parse(msg []byte) error {
-	*h = Header{}
+	err := h.parse(msg)
+	if err != nil {
+		*h = Header{}
+	}
+	return err
+}
+
+// parse is Parse, but leaves h as it happens to be after an error.
+func (h *Header) parse(msg []byte) error {
 	msg = bytes.TrimPrefix(msg, utf8BOM)
 	if len(msg) < 4 {
 		return ErrNotHL7
@@ -81,40 +89,38 @@ func (h *Header) Parse(msg []byte) error {
 	if !isSeparator(sep) || sep == '+' || sep == '-' || sep == '.' {
 		return errHeaderSeparators // times and versions are written with +, - and .
 	}
+	*h = Header{FieldSeparator: sep, IsBatch: batch}
 
-	// One pass, byte by byte: the fields are too short for anything cleverer.
-	parsed := Header{FieldSeparator: sep, IsBatch: batch}
-	n, begin, end := 2, 4, 4
-	for limit := min(len(msg), maxHeaderBytes+1); end < limit; end++ {
-		c := msg[end]
-		if c == '\r' || c == '\n' {
-			break
-		}
-		switch c {
-		case sep:
-			parsed.set(n, msg[begin:end])
-			n, begin = n+1, end+1
-		case vt, fs:
-			return errHeaderFraming
-		}
+	end := segmentEnd(msg[:min(len(msg), maxHeaderBytes+1)])
+	rest := msg[4:end]
+	if bytes.IndexByte(rest, vt) >= 0 || bytes.IndexByte(rest, fs) >= 0 {
+		return errHeaderFraming
 	}
 	if end > maxHeaderBytes {
 		return errHeaderLength
 	}
-	if begin < end {
-		parsed.set(n, msg[begin:end])
+	for n := 2; len(rest) > 0 && n <= lastField; n++ {
+		field := rest
+		if i := bytes.IndexByte(rest, sep); i >= 0 {
+			field, rest = rest[:i], rest[i+1:]
+		} else {
+			rest = nil
+		}
+		h.set(n, field)
 	}
-	if n := len(parsed.EncodingChars); n == 0 || n > 5 {
+	if n := len(h.EncodingChars); n == 0 || n > 5 {
 		return errHeaderSeparators
 	}
-	for _, c := range parsed.EncodingChars {
+	for _, c := range h.EncodingChars {
 		if !isSeparator(c) {
 			return errHeaderSeparators
 		}
 	}
-	*h = parsed
 	return nil
 }
+
+// lastField is the last field of the header segment that a Header has.
+const lastField = 18
 
 // set stores field n of the header segment.
 func (h *Header) set(n int, field []byte) {

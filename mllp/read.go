@@ -136,7 +136,7 @@ func (c *conn) frameDeadline(now time.Time) time.Time {
 // idleDeadline is deadline between frames.
 func (c *conn) idleDeadline() (want time.Time, err error) {
 	if c.r2 != nil && !c.r2.commitBy.IsZero() { // also while draining
-		return c.commitDeadline(time.Now())
+		return c.commitDeadline()
 	}
 	if c.draining.Load() {
 		if c.looked {
@@ -179,7 +179,11 @@ func (c *conn) idleDeadline() (want time.Time, err error) {
 
 // commitDeadline is idleDeadline while the client has to commit an acknowledgement
 // (MLLP release 2).
-func (c *conn) commitDeadline(now time.Time) (want time.Time, err error) {
+func (c *conn) commitDeadline() (want time.Time, err error) {
+	now := c.idleSince // of the acknowledgement: see idleDeadline
+	if now.IsZero() || c.armed.IsZero() {
+		now = time.Now()
+	}
 	if !now.Before(c.r2.commitBy) {
 		return c.r2.commitBy, errNoCommit
 	}

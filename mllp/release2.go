@@ -2,7 +2,6 @@ package mllp
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -30,7 +29,7 @@ var (
 // Everything else, AE too, is 15: then nothing more is said, since the client
 // waits for nothing more.
 type release2 struct {
-	client [sha256.Size]byte // who it is: see client
+	client uint64 // who it is: see recent.client
 
 	// of the message in hand
 	committed bool   // the handler has decided on it

@@ -2,7 +2,6 @@ package mllp
 
 import (
 	"context"
-	"crypto/sha256"
 	"hash/maphash"
 	"net"
 	"sync"
@@ -19,29 +18,13 @@ const (
 )
 
 // A digest stands for a message and its sender, as far as can be told without
-// reading all of it: by 64 bits for its beginning, with the control ID, and by its
-// length. Where two begin alike, 64 bits for all of it decide: see sum. No sender
-// can make two the same, since the seeds are secret. A cryptographic hash would
-// take three times as long as all the rest.
+// reading all of it: by 64 bits for the sender, 64 for the message's beginning, with
+// the control ID, and by its length. Where two begin alike, 64 bits for all of it
+// decide: see sum. No sender can make two the same, since the seeds are secret. A
+// cryptographic hash would take three times as long as all the rest.
 type digest struct {
-	client [sha256.Size]byte
-	begin  uint64
-	length int
-}
-
-// client stands for the sender behind this connection: another one must not get
-// answers that are not its own.
-func (c *conn) client() (sum [sha256.Size]byte) {
-	h := sha256.New()
-	if tcp, ok := c.req.RemoteAddr.(*net.TCPAddr); ok {
-		h.Write(tcp.IP.To16())
-	}
-	if c.req.TLS != nil && len(c.req.TLS.PeerCertificates) > 0 {
-		h.Write([]byte{1})
-		h.Write(c.req.TLS.PeerCertificates[0].Raw)
-	}
-	h.Sum(sum[:0])
-	return sum
+	client, begin uint64
+	length        int
 }
 
 // recent remembers the answers to the last messages, so that one that comes again
@@ -58,23 +41,41 @@ type recent struct {
 
 // remembered is a message that the handler has, or has had.
 type remembered struct {
-	of   digest
-	done chan struct{} // closed when the handler has decided
-	// set before done is closed, static then
+	of digest // static
+
+	// guarded by recent.mu
+	settled bool          // the handler has decided
+	done    chan struct{} // closed then; nil: nobody waits for it
+	older   *remembered   // another, settled message with the same digest
+
+	// set before settled, static then
 	answer []byte // nil: it did not take the message
 	code   AckCode
 	at     time.Time
 	sum    uint64 // for the whole message
-
-	older *remembered // guarded by recent.mu: another, settled message with the same digest
 }
 
 func newRecent() *recent {
 	return &recent{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, known: make(map[digest]*remembered)}
 }
 
+// client stands for the sender behind a connection: another one must not get
+// answers that are not its own.
+func (r *recent) client(req *Request) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seeds[1])
+	if tcp, ok := req.RemoteAddr.(*net.TCPAddr); ok {
+		_, _ = h.Write(tcp.IP.To16()) // it never fails
+	}
+	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 {
+		_ = h.WriteByte(1)
+		_, _ = h.Write(req.TLS.PeerCertificates[0].Raw)
+	}
+	return h.Sum64()
+}
+
 // digest returns that of text, which holds the control ID, from client.
-func (r *recent) digest(client [sha256.Size]byte, text []byte) digest {
+func (r *recent) digest(client uint64, text []byte) digest {
 	return digest{client: client, begin: maphash.Bytes(r.seeds[1], text[:min(len(text), 512)]), length: len(text)}
 }
 
@@ -86,13 +87,28 @@ func (r *recent) sum(text []byte) uint64 { return maphash.Bytes(r.seeds[0], text
 // claim returns text, with digest d, and true if it is new: the caller must settle
 // it. If it is not, claim waits until it is settled; nil means that ctx has ended.
 func (r *recent) claim(ctx context.Context, d digest, text []byte) (m *remembered, first bool) {
+	r.mu.Lock()
+	if r.known[d] == nil {
+		defer r.mu.Unlock()
+		return r.beginLocked(d), true
+	}
+	r.mu.Unlock()
+	sum := r.sum(text)
 	for {
 		r.mu.Lock()
 		r.forgetLocked(time.Now())
 		youngest := r.known[d]
-		if youngest == nil {
+		if youngest == nil || youngest.settled {
 			defer r.mu.Unlock()
+			for m = youngest; m != nil; m = m.older {
+				if m.sum == sum {
+					return m, false
+				}
+			}
 			return r.beginLocked(d), true
+		}
+		if youngest.done == nil {
+			youngest.done = make(chan struct{})
 		}
 		r.mu.Unlock()
 		select {
@@ -100,28 +116,15 @@ func (r *recent) claim(ctx context.Context, d digest, text []byte) (m *remembere
 		case <-ctx.Done():
 			return nil, false
 		}
-		sum := r.sum(text)
 		if youngest.answer != nil && youngest.sum == sum {
 			return youngest, false // even if it has been forgotten since
 		}
-		r.mu.Lock()
-		if r.known[d] != youngest { // it was not taken, or another came before
-			r.mu.Unlock()
-			continue
-		}
-		defer r.mu.Unlock()
-		for m = youngest.older; m != nil; m = m.older {
-			if m.sum == sum {
-				return m, false
-			}
-		}
-		return r.beginLocked(d), true
 	}
 }
 
 // beginLocked remembers that a message is in hand.
 func (r *recent) beginLocked(d digest) *remembered {
-	m := &remembered{of: d, done: make(chan struct{}), older: r.known[d]}
+	m := &remembered{of: d, older: r.known[d]}
 	r.known[d] = m
 	return m
 }
@@ -135,14 +138,16 @@ func (r *recent) settle(m *remembered, text, answer []byte, code AckCode) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	m.answer, m.code, m.at = answer, code, now
+	m.answer, m.code, m.at, m.settled = answer, code, now, true
 	if answer == nil || len(answer) > recentBytes/4 {
 		r.dropLocked(m)
 	} else {
 		r.queue = append(r.queue, m)
 		r.bytes += len(answer)
 	}
-	close(m.done)
+	if m.done != nil {
+		close(m.done)
+	}
 	r.forgetLocked(now)
 }
 
