@@ -98,8 +98,12 @@ func (s *site) told() []string {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []string
-	for _, e := range s.events {
+	return notable(s.events)
+}
+
+// notable is told for events that are no longer added to.
+func notable(events []mllp.Event) (all []string) {
+	for _, e := range events {
 		switch {
 		case e.Kind == mllp.EventOpened, e.Kind == mllp.EventMessage, e.Kind == mllp.EventApplication, e.Kind == mllp.EventDrained:
 		case e.Kind == mllp.EventClosed && e.Reason == mllp.ReasonPeerClosed:
@@ -326,7 +330,8 @@ func (x *exchange) run(t *testing.T, chunk int) {
 	})
 }
 
-func TestWhatAClientMaySend(t *testing.T) {
+// exchanges are the edge cases of a server of release 1.
+func exchanges() []exchange {
 	const (
 		noID  = "MSH|^~\\&|A|B|C|D|20260101||ADT^A01||P|2.5\r"
 		ackIn = "MSH|^~\\&|A|B|C|D|20260101||ACK^A01|id9|P|2.5\rMSA|AA|id0\r"
@@ -336,7 +341,7 @@ func TestWhatAClientMaySend(t *testing.T) {
 	both := []string{msgA, msgB}
 	ids := []string{"AA id1", "AA id2"}
 	long := "MSH|^~\\&|A|B|C|D|20260101||ADT^A01|id1|P|2.5\rOBX|" + strings.Repeat("x", 200_000) + "\r"
-	for _, x := range []exchange{
+	return []exchange{
 		{name: "two frames at once", in: frame(msgA) + frame(msgB), delivered: both, answers: ids},
 		{name: "white space around frames", in: "\r\n " + frame(msgA) + "\n" + frame(msgB) + "\r", delivered: both, answers: ids, told: []string{"skipped", "skipped", "skipped"}},
 		{name: "NUL between frames", in: frame(msgA) + "\x00\x00" + frame(msgB), delivered: both, answers: ids, told: []string{"skipped"}},
@@ -431,7 +436,11 @@ func TestWhatAClientMaySend(t *testing.T) {
 		{name: "a batch, policy deliver", srv: &mllp.Server{Batches: deliver}, in: frame(batch), delivered: []string{batch}, answers: []string{"AA f1"}},
 		{name: "an acknowledgement", in: frame(ackIn) + frame(msgA), delivered: []string{ackIn, msgA}, answers: ids[:1]},
 		{name: "idle for too long", srv: &mllp.Server{IdleTimeout: 500 * time.Millisecond}, in: frame(msgA), delivered: both[:1], answers: []string{"AA id1", "end"}, told: []string{"closed idle_timeout"}},
-	} {
+	}
+}
+
+func TestWhatAClientMaySend(t *testing.T) {
+	for _, x := range exchanges() {
 		t.Run(x.name, func(t *testing.T) {
 			x.run(t, len(x.in)+1)
 			if len(x.in) < 10_000 && x.answers[len(x.answers)-1] != "reset" {

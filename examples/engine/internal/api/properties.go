@@ -40,6 +40,9 @@ func tcpSourceProperties(tcp *config.TCPSource) map[string]any {
 		props["responseAddress"], props["responsePort"] = tcp.ResponseAddress, strconv.Itoa(tcp.ResponsePort)
 		props["responseTls"] = enabled(tcp.ResponseTLS)
 	}
+	if tcp.MissingCondition != "" {
+		props["missingCondition"] = tcp.MissingCondition
+	}
 	if tcp.Parallel > 1 {
 		props["orderKey"], props["parallel"] = tcp.OrderKey.String(), tcp.Parallel
 	}
@@ -63,6 +66,9 @@ func destinationProperties(tcp *config.TCPDestination) map[string]any {
 	}
 	if tcp.LocalAddress != "" || tcp.LocalPort != 0 {
 		props["localAddress"], props["localPort"] = tcp.LocalAddress, strconv.Itoa(tcp.LocalPort)
+	}
+	if tcp.MissingCondition != "" {
+		props["missingCondition"] = tcp.MissingCondition
 	}
 	return props
 }

@@ -227,6 +227,7 @@ func (d *decoder) senders(key string, tcp *TCPSource) {
 // answers checks what is answered, and where to.
 func (d *decoder) answers(key string, tcp *TCPSource) {
 	d.oneOf(join(key, "onStoreError"), tcp.OnStoreError, "AE", "close")
+	d.missingCondition(key, tcp.MissingCondition, tcp.EnhancedAcknowledgement)
 	mode := join(key, "responseMode")
 	switch {
 	case !d.has(mode) || !d.clean(mode) || tcp.ResponseMode == "AUTO":
@@ -305,6 +306,7 @@ func (d *decoder) tcpDestination(key string, tcp *TCPDestination) {
 	if tcp.EnhancedAcknowledgement && tcp.TransmissionMode == "MLLPv2" {
 		d.at(join(key, "enhancedAcknowledgement"), "cannot be used with MLLPv2, whose commits are an acknowledgement of their own: remove it")
 	}
+	d.missingCondition(key, tcp.MissingCondition, tcp.EnhancedAcknowledgement)
 	if tcp.IgnoreResponse {
 		const ignored = "with ignoreResponse: true no answer is waited for: remove one of the two"
 		d.refuse(key, ignored, "responseTimeout", "queueOnResponseTimeout", "applicationTimeout")
@@ -325,6 +327,16 @@ func (d *decoder) tcpDestination(key string, tcp *TCPDestination) {
 		dialer.TLS = readable(dialer.TLS)
 		d.library(key, (&mllp.Client{Addr: tcp.Address(), Dialer: dialer}).Validate())
 	}
+}
+
+// missingCondition checks the key of this name, of a source or a destination.
+func (d *decoder) missingCondition(parent, value string, enhanced bool) {
+	const name = "missingCondition"
+	if !enhanced {
+		d.refuse(parent, "is used only with enhancedAcknowledgement: true", name)
+		return
+	}
+	d.oneOf(join(parent, name), value, "AL", "NE", "ER", "SU")
 }
 
 // refuse reports those of the keys that are in the file.

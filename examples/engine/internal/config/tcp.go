@@ -109,8 +109,11 @@ type TCPSource struct {
 	ResponseAddress        string                  `yaml:"responseAddress"`
 	ResponsePort           int                     `yaml:"responsePort"`
 	ResponseTLS            *tlsprops.TlsProperties `yaml:"responseTls"` // of that connection
-	// EnhancedAcknowledgement heeds MSH-15 and MSH-16.
-	EnhancedAcknowledgement bool `yaml:"enhancedAcknowledgement"`
+	// EnhancedAcknowledgement heeds MSH-15 and MSH-16, and MissingCondition, AL, NE,
+	// ER or SU, is what one of them counts as that is empty while the other is not;
+	// empty: NE.
+	EnhancedAcknowledgement bool   `yaml:"enhancedAcknowledgement"`
+	MissingCondition        string `yaml:"missingCondition"`
 
 	// Allow and Deny are the addresses that may connect; none in Allow: all.
 	Allow []AddressRange `yaml:"allow"`
@@ -172,6 +175,7 @@ func (s *TCPSource) Server() *mllp.Server {
 		Allow: prefixes(s.Allow), Deny: prefixes(s.Deny), TrustedProxies: prefixes(s.TrustedProxies),
 		Senders: s.Senders, RecheckClients: s.RecheckClients,
 		Silent: s.ResponseMode == "NONE", Enhanced: s.EnhancedAcknowledgement, Parallel: s.Parallel,
+		MissingCondition: mllp.AckCondition(s.MissingCondition),
 	}
 	if !s.Dials() {
 		server.TLS = s.TLS
@@ -227,8 +231,10 @@ type TCPDestination struct {
 	CheckRemoteHost *bool `yaml:"checkRemoteHost"`
 	// EnhancedAcknowledgement waits for what MSH-15 and MSH-16 of the message ask
 	// for, and ApplicationTimeout is how long to wait for the second
-	// acknowledgement; 0: 30 s.
+	// acknowledgement; 0: 30 s. MissingCondition is as in a source; it must be what
+	// the receiver takes an empty field for.
 	EnhancedAcknowledgement bool          `yaml:"enhancedAcknowledgement"`
+	MissingCondition        string        `yaml:"missingCondition"`
 	ApplicationTimeout      time.Duration `yaml:"applicationTimeout"`
 }
 
@@ -238,7 +244,8 @@ func (t *TCPDestination) Dialer() *mllp.Dialer {
 	d := &mllp.Dialer{
 		Framing: t.MLLP(), TLS: t.TLS, Timeout: t.ResponseTimeout,
 		Enhanced: t.EnhancedAcknowledgement, ApplicationTimeout: t.ApplicationTimeout,
-		LocalAddr: t.LocalAddress,
+		MissingCondition: mllp.AckCondition(t.MissingCondition),
+		LocalAddr:        t.LocalAddress,
 	}
 	if t.LocalPort != 0 {
 		d.LocalAddr = net.JoinHostPort(t.LocalAddress, strconv.Itoa(t.LocalPort))
