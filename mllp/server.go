@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/carewire/carewire/internal/netserver"
@@ -24,8 +25,13 @@ var ErrServerClosed = errors.New("mllp: server closed")
 // first call of a method, and a Server not copied.
 type Server struct {
 	// Addr is where ListenAndServe listens. If empty, ":2575".
-	Addr    string
-	Handler Handler
+	Addr string
+	// ListenRetry is for how long ListenAndServe tries again, once a second, while
+	// Addr is in use, by a process that is about to end perhaps; each failed try is
+	// an accept_failed event. (Mirth tries ten times.) If zero or negative, it fails
+	// at once.
+	ListenRetry time.Duration
+	Handler     Handler
 	// Stream, if not nil, takes the messages in place of Handler, which must be
 	// nil then: see StreamHandler.
 	Stream StreamHandler
@@ -237,12 +243,31 @@ func (s *Server) ListenAndServe(ctx context.Context) error {
 	if addr == "" {
 		addr = ":2575"
 	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
+	ln, err := s.listen(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("mllp: %w", err)
 	}
 	return s.Serve(ctx, ln)
+}
+
+// listen listens on addr, for ListenRetry again and again.
+func (s *Server) listen(ctx context.Context, addr string) (net.Listener, error) {
+	const pause = time.Second
+	told := config{logger: s.Logger, observe: s.Observe}
+	for began := time.Now(); ; {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Since(began)+pause > s.ListenRetry {
+			return ln, err
+		}
+		told.tell(ctx, Event{Kind: EventAcceptFailed, Err: err, Duration: pause})
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
+	}
 }
 
 // Serve accepts connections on ln, which it closes in the end, until ctx ends,

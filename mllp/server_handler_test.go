@@ -214,6 +214,59 @@ func TestAPortInUseIsAnErrorAndAFreedOneIsUsableAtOnce(t *testing.T) {
 	ln.Close()
 }
 
+func TestAPortInUseIsTriedAgainWhereThatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	addr := ln.Addr().String()
+	failed := make(chan struct{}, 1)
+	observe := func(e mllp.Event) {
+		if e.Kind == mllp.EventAcceptFailed {
+			assert.ErrorContains(t, e.Err, "address already in use")
+			assert.Equal(t, time.Second, e.Duration)
+			select {
+			case failed <- struct{}{}:
+			default:
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	waiting := &mllp.Server{Addr: addr, ListenRetry: time.Hour, Handler: accepting, Observe: observe}
+	served := make(chan error, 1)
+	go func() { served <- waiting.ListenAndServe(ctx) }()
+	awaitFailure := func() {
+		t.Helper()
+		select {
+		case <-failed:
+		case err := <-served:
+			require.Fail(t, "it did not try again", "%v", err)
+		case <-time.After(20 * time.Second):
+			require.Fail(t, "nothing was told")
+		}
+	}
+	awaitFailure()
+	cancel()
+	require.ErrorContains(t, <-served, "address already in use")
+
+	srv := &mllp.Server{Addr: addr, ListenRetry: time.Hour, Handler: accepting, Observe: observe}
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute) // another process might take the port
+	defer cancel()
+	go func() { served <- srv.ListenAndServe(ctx) }()
+	awaitFailure()
+	ln.Close()
+	require.Eventually(t, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}, 20*time.Second, 10*time.Millisecond)
+	srv.Close()
+	require.ErrorIs(t, <-served, mllp.ErrServerClosed)
+}
+
 func TestNothingOfAMessageIsLoggedOrReported(t *testing.T) {
 	name := "Doe^Canary"
 	good := string(adt("id1"))
