@@ -201,6 +201,11 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (*Conn, 
 }
 
 func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendError) {
+	return d.dialTo(ctx, network, addr, d.Match)
+}
+
+// dialTo is dial with another Match.
+func (d *Dialer) dialTo(ctx context.Context, network, addr string, match Match) (*Conn, *SendError) {
 	began := time.Now()
 	c, err := d.open(ctx, network, addr)
 	if d.Observe != nil {
@@ -214,6 +219,7 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, *SendEr
 	if err != nil {
 		return nil, err
 	}
+	c.match = match
 	go c.readLoop()
 	return c, nil
 }

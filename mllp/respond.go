@@ -118,16 +118,27 @@ func (r *Responder) respond(ctx context.Context, answer []byte, failed func(err 
 // try sends an answer once. That it may arrive twice does no harm: it says the
 // same of the same message.
 func (r *Responder) try(ctx context.Context, answer []byte) *SendError {
-	c, err := r.dialer().dial(ctx, "tcp", r.Addr)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+	d := r.dialer()
 	var h Header
 	if h.Parse(answer) == nil && h.asks(AckNever).commit != never {
+		c, err := d.dial(ctx, "tcp", r.Addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
 		_, err = c.send(ctx, answer)
 		return err
 	}
+	// What the other side has to say, perhaps before the answer has left, must not
+	// end the connection.
+	c, err := d.dialTo(ctx, "tcp", r.Addr, MatchNone)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = c.fail(errClosed) // the farewell is over, or there is no time for one
+		_ = c.Close()
+	}()
 	return c.post(ctx, answer)
 }
 

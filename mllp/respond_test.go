@@ -208,8 +208,19 @@ func TestAnAnswerArrivesEvenIfItsReceiverTalksBack(t *testing.T) {
 		var h mllp.Header
 		require.NoError(t, h.Parse([]byte(msgA)))
 		ack := mllp.AppendAck(nil, &h, mllp.AA, "", []byte("x0"), time.Now())
-		_ = (&mllp.Responder{Addr: "a:1", Timeout: 10 * time.Second, Dialer: &mllp.Dialer{NetDialer: ln}}).Respond(t.Context(), ack)
+		_ = (&mllp.Responder{Addr: "a:1", Timeout: 10 * time.Second, Dialer: &mllp.Dialer{NetDialer: dialFunc(func(context.Context) (net.Conn, error) {
+			c, err := ln.Dial()
+			return lateWriter{c}, err
+		})}}).Respond(t.Context(), ack)
 		assert.Equal(t, string(ack), <-got)
 		ln.Close()
 	})
+}
+
+// lateWriter is a connection on which the other side always speaks first.
+type lateWriter struct{ *memnet.Conn }
+
+func (w lateWriter) Write(p []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return w.Conn.Write(p)
 }
