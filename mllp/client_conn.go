@@ -38,8 +38,7 @@ var (
 // when a message's outcome is Unknown: an acknowledgement that comes too late
 // can so never be taken for that of a later message. And it closes itself when,
 // between messages, the peer ends the connection or says anything: what Send
-// then returns is NotSent, and the message can go over a new Conn. Err tells of that
-// at once or, on Linux after messages that followed each other closely, within 20 ms.
+// then returns is NotSent, and the message can go over a new Conn.
 type Conn struct {
 	// static after construction
 	nc           net.Conn  // what messages are written to: raw, or TLS on top of it
