@@ -130,6 +130,16 @@ func (d *Dialer) dial(ctx context.Context, network, addr string, proposals []Pro
 	return d.associate(ctx, raw, conn, info, proposals)
 }
 
+// with returns a Dialer with the settings of d and other titles.
+func (d *Dialer) with(calling, called string) *Dialer {
+	return &Dialer{
+		NetDialer: d.NetDialer, AETitle: calling, CalledAE: called, TLS: d.TLS, TLSConfig: d.TLSConfig,
+		Identity: d.Identity, Commitments: d.Commitments, MaxPDUBytes: d.MaxPDUBytes, Window: d.Window,
+		DialTimeout: d.DialTimeout, HandshakeTimeout: d.HandshakeTimeout, AssociateTimeout: d.AssociateTimeout,
+		ResponseTimeout: d.ResponseTimeout, WriteTimeout: d.WriteTimeout, ReleaseTimeout: d.ReleaseTimeout, CommitTimeout: d.CommitTimeout,
+	}
+}
+
 func (d *Dialer) callingAE() string {
 	if d.AETitle == "" {
 		return "CAREWIRE"

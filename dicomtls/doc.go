@@ -65,7 +65,8 @@
 // SCU asks for that with [Association.Commit] and learns for each object whether
 // it may delete its own. The report may come on the same association, or on one
 // that the archive opens: then a [Commitments] joins the Dialer that asks and the
-// Server that is called. An SCP implements [CommitHandler], and reports by
+// Server that is called. A [Committer] is an SCP that keeps requests on disk until
+// they are reported; another one implements [CommitHandler], and reports by
 // CommitRequest.Report or [Dialer.Report].
 //
 // # TLS

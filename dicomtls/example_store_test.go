@@ -90,3 +90,20 @@ func ExampleReadDataSet() {
 	fmt.Println(len(set.Elements), set.Elements[0].Value, err)
 	// Output: 1 [OT] <nil>
 }
+
+// An archive that vouches for what it has. Requests are kept in Dir until their
+// report has been confirmed.
+func ExampleCommitter() {
+	store := &dicomtls.FileStore{Dir: "objects"}
+	commit := &dicomtls.Committer{
+		Dir:        "commitments",
+		Vouch:      store.Vouch,
+		Requestors: map[string]string{"MODALITY": "modality.example.org:104"},
+	}
+	srv := &dicomtls.Server{AETitles: []string{"ARCHIVE"}, Store: store, Commit: commit}
+	ctx := context.Background()
+	go func() { _ = commit.Run(ctx) }() // until ctx ends
+	if err := srv.ListenAndServe(ctx); err != nil {
+		fmt.Println(err)
+	}
+}

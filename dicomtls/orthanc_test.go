@@ -178,3 +178,24 @@ func ask(t *testing.T, method, url, body string, v any) {
 	require.Equal(t, http.StatusOK, r.StatusCode, "%s", text)
 	require.NoError(t, json.Unmarshal(text, v), "%s", text)
 }
+
+func TestOrthancIsToldWhatWeVouchFor(t *testing.T) {
+	c := &dicomtls.Committer{Dir: t.TempDir(), RetryInterval: 50 * time.Millisecond}
+	held := refs(2)
+	c.Vouch = (&dicomtls.FileStore{Dir: t.TempDir()}).Vouch // which is empty
+	archive := listen(t, &dicomtls.Server{Commit: c})
+	addr, web := orthanc(t, archive.addr)
+	c.Requestors = map[string]string{"ORTHANC": addr}
+	running(t, c)
+	body, err := json.Marshal(map[string]any{"DicomInstances": [][]string{
+		{held[0].SOPClassUID, held[0].SOPInstanceUID}, {held[1].SOPClassUID, held[1].SOPInstanceUID},
+	}})
+	require.NoError(t, err)
+	answer := call(t, "POST", web+"/modalities/us/storage-commitment", string(body))
+	path, _ := answer["Path"].(string)
+	archive.waitFor("operation N-ACTION 0000", 1)
+	committed(t, c)
+	report := call(t, "GET", web+path, "")
+	assert.Equal(t, "Failure", report["Status"])
+	assert.Len(t, report["Failures"], 2)
+}
