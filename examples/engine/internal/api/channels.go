@@ -14,13 +14,13 @@ import (
 
 func (s *Server) channelRoutes() []route {
 	return slices.Concat([]route{
-		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, query: []string{"channelId"}, summary: "The channels as configured"},
-		{method: "GET", pattern: "/api/channels/idsAndNames", access: viewers, handler: s.idsAndNames, summary: "The channels' names, by id"},
-		{method: "GET", pattern: "/api/channels/statuses", access: viewers, handler: s.statuses, query: []string{"channelId", "filter", "includeUndeployed"}, summary: "What channels do and have done"},
-		{method: "GET", pattern: "/api/channels/statistics", access: viewers, handler: s.allStatistics, query: []string{"channelId"}, summary: "The counts of all channels"},
-		{method: "GET", pattern: "/api/channels/{channelId}", access: viewers, handler: s.oneChannel, summary: "A channel as configured"},
-		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, summary: "What a channel does and has done"},
-		{method: "GET", pattern: "/api/channels/{channelId}/statistics", access: viewers, handler: s.oneStatistics, summary: "The counts of a channel"},
+		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, query: []param{listParam("channelId")}, gives: []channel{}, summary: "The channels as configured"},
+		{method: "GET", pattern: "/api/channels/idsAndNames", access: viewers, handler: s.idsAndNames, gives: map[string]string{}, summary: "The channels' names, by id"},
+		{method: "GET", pattern: "/api/channels/statuses", access: viewers, handler: s.statuses, query: []param{listParam("channelId"), textParam("filter"), flagParam("includeUndeployed")}, gives: []channelStatus{}, refuses: []int{http.StatusServiceUnavailable}, summary: "What channels do and have done"},
+		{method: "GET", pattern: "/api/channels/statistics", access: viewers, handler: s.allStatistics, query: []param{listParam("channelId")}, gives: []channelStatistics{}, refuses: []int{http.StatusServiceUnavailable}, summary: "The counts of all channels"},
+		{method: "GET", pattern: "/api/channels/{channelId}", access: viewers, handler: s.oneChannel, gives: channel{}, refuses: []int{http.StatusNotFound}, summary: "A channel as configured"},
+		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, gives: channelStatus{}, refuses: readErrors, summary: "What a channel does and has done"},
+		{method: "GET", pattern: "/api/channels/{channelId}/statistics", access: viewers, handler: s.oneStatistics, gives: channelStatistics{}, refuses: readErrors, summary: "The counts of a channel"},
 	}, s.changeRoutes(), s.commandRoutes(), s.messageRoutes(), s.deadLetterRoutes(), s.dispatchRoutes())
 }
 
@@ -90,6 +90,7 @@ func describe(cfg *config.Channel) channel {
 			Name: "sourceConnector", Enabled: true, TransportName: sourceTransportName(&cfg.Source),
 			Properties: sourceProperties(&cfg.Source),
 		},
+		DestinationConnectors: []connector{},
 	}
 	for i := range cfg.Destinations {
 		d := &cfg.Destinations[i]
@@ -220,6 +221,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, http.StatusOK, statusOf(&st))
 }
+
+// readErrors are the statuses of readFailed.
+var readErrors = []int{http.StatusNotFound, http.StatusServiceUnavailable}
 
 // readFailed answers that something cannot be read.
 func (s *Server) readFailed(w http.ResponseWriter, r *http.Request, err error) {

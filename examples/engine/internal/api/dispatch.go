@@ -26,7 +26,7 @@ const (
 
 func (s *Server) dispatchRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/internal/dispatch", access: nodes, handler: s.dispatch, body: []string{"application/json"}, maxBody: maxDispatch, unlimited: true, summary: "Another node of the cluster puts a message into a channel"},
+		{method: "POST", pattern: "/api/internal/dispatch", access: nodes, handler: s.dispatch, body: []string{typeJSON}, takes: dispatched{}, maxBody: maxDispatch, unlimited: true, gives: dispatchAnswer{}, refuses: intakeErrors, summary: "Another node of the cluster puts a message into a channel"},
 	}
 }
 
@@ -34,10 +34,15 @@ func (s *Server) dispatchRoutes() []route {
 // no answer sends the same message with the same id again.
 type dispatched struct {
 	ChannelID  string         `json:"channelId"`
-	RawData    *string        `json:"rawData"`
-	RawBytes   []byte         `json:"rawDataBase64"` // in place of RawData, for what is not text
-	SourceMap  map[string]any `json:"sourceMap"`
-	DispatchID string         `json:"dispatchId"`
+	RawData    *string        `json:"rawData,omitempty"`
+	RawBytes   []byte         `json:"rawDataBase64,omitempty"` // in place of RawData, for what is not text
+	SourceMap  map[string]any `json:"sourceMap,omitempty"`
+	DispatchID string         `json:"dispatchId,omitempty"`
+}
+
+type dispatchAnswer struct {
+	MessageID int64  `json:"messageId"`
+	Status    string `json:"status"`
 }
 
 // dispatch answers after the commit. Package cluster has let the node in.
@@ -72,7 +77,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	state, refused := errors.AsType[*engine.StateError](err)
 	switch {
 	case err == nil:
-		answer(w, http.StatusOK, map[string]any{"messageId": id, "status": "QUEUED"})
+		answer(w, http.StatusOK, dispatchAnswer{MessageID: id, Status: "QUEUED"})
 	case errors.Is(err, engine.ErrUnknownChannel), refused && state.State == engine.Undeployed:
 		answer(w, http.StatusInternalServerError, failure{Error: "Channel not deployed: " + d.ChannelID})
 	case refused:
