@@ -61,6 +61,9 @@ func (s *Server) commandRoutes() []route {
 		list = append(list, route{
 			method: "POST", pattern: "/api/channels/{channelId}/connector/{metaDataId}/_" + name, access: operators,
 			audit: "connector." + name, handler: s.connectorCommand(run), query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: title(name) + " one connector of a channel" + told,
+		}, route{
+			method: "POST", pattern: "/api/channels/_" + name + "Connectors", access: operators, audit: "connector." + name,
+			handler: s.connectorCommands(run), body: []string{typeJSON}, takes: []chosenConnector{}, query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: title(name) + " the connectors in the body" + told,
 		})
 	}
 	return list
@@ -94,7 +97,7 @@ func tellsErrors(r *http.Request) bool {
 }
 
 // errCommand is a command that names nothing to do.
-var errCommand = errors.New("name channels: {\"channelId\": [\"…\"]}, or channelId=… in a form")
+var errCommand = errors.New("name channels: {\"channelId\": [\"…\"]}, or channelId=… in a form; or connectors: [{\"channelId\": \"…\", \"metaDataId\": 1}]")
 
 // commandErrors are the statuses of commandFailed but 500, and of a body that cannot be
 // read.
@@ -135,6 +138,38 @@ func (s *Server) connectorCommand(run func(context.Context, string, int) error) 
 				number = -1 // which no connector has
 			}
 			return run(ctx, r.PathValue("channelId"), number)
+		})
+	}
+}
+
+// chosenConnector is one of those in the JSON of a command to several connectors.
+type chosenConnector struct {
+	ChannelID  string `json:"channelId"`
+	MetaDataID int    `json:"metaDataId"`
+}
+
+// connectorCommands runs a command on the connectors in the body, one after the other:
+// several may be of one channel. All are tried.
+func (s *Server) connectorCommands(run func(context.Context, string, int) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var chosen []chosenConnector
+		if !readJSON(w, r, &chosen) {
+			return
+		}
+		var names []string
+		for _, c := range chosen {
+			names = append(names, c.ChannelID+"/"+strconv.Itoa(c.MetaDataID))
+		}
+		note(r.Context(), "connectors", brief(names))
+		s.run(w, r, func(ctx context.Context) error {
+			if len(chosen) == 0 {
+				return errCommand
+			}
+			var errs []error
+			for _, c := range chosen {
+				errs = append(errs, run(ctx, c.ChannelID, c.MetaDataID))
+			}
+			return errors.Join(errs...)
 		})
 	}
 }

@@ -328,6 +328,11 @@ func TestEveryOperationHoldsAgainstRequestsMadeOfItsDescription(t *testing.T) {
 	s.close()
 	assert.NotContains(t, s.log.String(), "panic")
 	t.Logf("%d of %d operations succeeded at least once", len(done), len(calls))
+	for _, c := range calls {
+		if done[c] == 0 {
+			t.Logf("never: %s %s", c.method, c.pattern)
+		}
+	}
 }
 
 // described5xx tells of what answers 5xx without a failure of its own: what asks for

@@ -69,6 +69,7 @@ func (s *Server) messageRoutes() []route {
 		{method: "POST", pattern: "/api/channels/{channelId}/messages", access: operators, audit: "message.send", handler: s.sendMessage, body: []string{typeAny}, maxBody: maxMessage, query: []param{listParam("destinationMetaDataId"), listParam("sourceMapEntry")}, gives: sentMessage{}, refuses: intakeErrors, summary: "Put the body, as it is, into a started channel; the answer comes when it is stored"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages", access: operators, handler: s.messages, query: append(slices.Clone(filters), numberParam("offset", 0, maxOffset), numberParam("limit", 0, maxPage)), gives: []message{}, refuses: searchErrors, summary: "Messages without content, youngest first"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages/count", access: operators, handler: s.countMessages, query: filters, gives: int64(0), refuses: searchErrors, summary: "How many messages there are"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages/maxMessageId", access: operators, handler: s.maxMessageID, gives: int64(0), refuses: readErrors, summary: "The number of the youngest message; 0: there is none"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}", access: operators, handler: s.oneMessage, gives: message{}, refuses: readErrors, summary: "One message, without content, and what became of it"},
 		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}/content", access: operators, audit: "message.view", handler: s.content, plain: typeBinary, refuses: readErrors, summary: "The content of a message, byte for byte"},
 		{method: "POST", pattern: "/api/channels/{channelId}/messages/{messageId}/_reprocess", access: operators, audit: "message.reprocess", handler: s.reprocess, query: []param{listParam("metaDataId"), flagParam("replace")}, gives: reprocessedMessage{}, refuses: intakeErrors, summary: "Take a message in again, as a new one"},
@@ -278,6 +279,19 @@ func (s *Server) countMessages(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, n)
+}
+
+func (s *Server) maxMessageID(w http.ResponseWriter, r *http.Request) {
+	found, err := s.engine.Messages(r.Context(), r.PathValue("channelId"), store.Filter{}, 0, 1)
+	if err != nil {
+		s.readFailed(w, r, err)
+		return
+	}
+	youngest := int64(0)
+	if len(found) > 0 {
+		youngest = found[0].ID
+	}
+	answer(w, http.StatusOK, youngest)
 }
 
 // messageID reads the number of a message from the path. Where it is none, it answers
