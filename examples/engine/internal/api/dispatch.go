@@ -70,8 +70,8 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	in := engine.Injected{Raw: raw, Notes: d.notes(r)}
-	if d.DispatchID != "" {
-		in.Once = store.Once{Key: d.key(raw), For: dispatchMemory}
+	if name := d.name(r); name != "" {
+		in.Once = store.Once{Key: onceKey(name, raw), For: dispatchMemory}
 	}
 	id, err := s.engine.Inject(r.Context(), d.ChannelID, in)
 	state, refused := errors.AsType[*engine.StateError](err)
@@ -128,11 +128,25 @@ func (d *dispatched) raw(body []byte) ([]byte, error) {
 	return []byte(*d.RawData), nil
 }
 
-// key stands for a dispatch. The message is part of it: another one under an id that
+// name is what a dispatch goes by: its id, or the nonce of its signature, which no two
+// have. Package cluster refuses a signed request that comes again, but its memory ends
+// with the process: whoever recorded one from a sender whose clock is ahead could have
+// it taken in again after a restart. Empty: there is nothing to know it by.
+func (d *dispatched) name(r *http.Request) string {
+	if d.DispatchID != "" {
+		return fmt.Sprintf("%d %s", len(d.DispatchID), d.DispatchID)
+	}
+	if peer, _ := cluster.PeerFrom(r.Context()); peer.Nonce != "" {
+		return "nonce " + peer.Nonce
+	}
+	return ""
+}
+
+// onceKey stands for a dispatch. The message is part of it: another one under an id that
 // was used by mistake is never dropped.
-func (d *dispatched) key(raw []byte) []byte {
+func onceKey(name string, raw []byte) []byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "dispatch %d %s", len(d.DispatchID), d.DispatchID)
+	fmt.Fprintf(h, "dispatch %s", name)
 	h.Write(raw)
 	return h.Sum(nil)
 }
