@@ -24,29 +24,6 @@ func (s *Server) channelRoutes() []route {
 	}, s.changeRoutes(), s.commandRoutes(), s.messageRoutes(), s.deadLetterRoutes(), s.dispatchRoutes())
 }
 
-// connector is a source or a destination in a channel's JSON.
-type connector struct {
-	MetaDataID    int            `json:"metaDataId"` // 0 is the source, 1 the first destination
-	Name          string         `json:"name"`
-	Enabled       bool           `json:"enabled"`
-	TransportName string         `json:"transportName"`
-	Properties    map[string]any `json:"properties"`
-	// Of destinations only.
-	WaitForPrevious *bool `json:"waitForPrevious,omitempty"`
-	QueueEnabled    *bool `json:"queueEnabled,omitempty"`
-}
-
-// channel is a channel's JSON. It holds no path, no passphrase and no pin.
-type channel struct {
-	ID                    string      `json:"id"`
-	Name                  string      `json:"name"`
-	Description           string      `json:"description"`
-	Revision              int         `json:"revision"`
-	Enabled               bool        `json:"enabled"`
-	SourceConnector       connector   `json:"sourceConnector"`
-	DestinationConnectors []connector `json:"destinationConnectors"`
-}
-
 func (s *Server) channels(w http.ResponseWriter, r *http.Request) {
 	list := []channel{}
 	for _, cfg := range s.chosen(r) {
@@ -81,93 +58,6 @@ func (s *Server) idsAndNames(w http.ResponseWriter, _ *http.Request) {
 		names[cfg.ID] = cfg.Name
 	}
 	answer(w, http.StatusOK, names)
-}
-
-func describe(cfg *config.Channel) channel {
-	ch := channel{
-		ID: cfg.ID, Name: cfg.Name, Revision: 1, Enabled: true,
-		SourceConnector: connector{
-			Name: "sourceConnector", Enabled: true, TransportName: sourceTransportName(&cfg.Source),
-			Properties: sourceProperties(&cfg.Source),
-		},
-		DestinationConnectors: []connector{},
-	}
-	for i := range cfg.Destinations {
-		d := &cfg.Destinations[i]
-		ch.DestinationConnectors = append(ch.DestinationConnectors, connector{
-			MetaDataID: i + 1, Name: d.Name, Enabled: true, TransportName: transportName(d),
-			Properties: properties(d), WaitForPrevious: new(false), QueueEnabled: new(true),
-		})
-	}
-	return ch
-}
-
-func sourceTransportName(s *config.Source) string {
-	switch {
-	case s.TCP != nil:
-		return "TCP Listener"
-	case s.DICOM != nil:
-		return "DICOM Listener"
-	case s.HTTP != nil:
-		return "HTTP Listener"
-	case s.MESH != nil:
-		return "MESH Reader"
-	default:
-		return "Channel Reader"
-	}
-}
-
-func sourceProperties(s *config.Source) map[string]any {
-	switch {
-	case s.TCP != nil:
-		return tcpSourceProperties(s.TCP)
-	case s.DICOM != nil:
-		return dicomSourceProperties(s.DICOM)
-	case s.HTTP != nil:
-		return httpSourceProperties(s.HTTP)
-	case s.MESH != nil:
-		return meshSourceProperties(s.MESH)
-	default:
-		return map[string]any{}
-	}
-}
-
-func transportName(d *config.Destination) string {
-	switch {
-	case d.TCP != nil:
-		return "TCP Sender"
-	case d.DICOM != nil:
-		return "DICOM Sender"
-	case d.HTTP != nil:
-		return "HTTP Sender"
-	case d.SMTP != nil:
-		return "SMTP Sender"
-	case d.MESH != nil:
-		return "MESH Sender"
-	case d.File != nil:
-		return "File Writer"
-	default:
-		return "Channel Writer"
-	}
-}
-
-func properties(d *config.Destination) map[string]any {
-	switch {
-	case d.TCP != nil:
-		return destinationProperties(d.TCP)
-	case d.DICOM != nil:
-		return dicomDestinationProperties(d.DICOM)
-	case d.HTTP != nil:
-		return httpProperties(d.HTTP)
-	case d.SMTP != nil:
-		return smtpProperties(d.SMTP)
-	case d.MESH != nil:
-		return meshDestinationProperties(d.MESH)
-	case d.Channel != nil:
-		return map[string]any{"channelId": d.Channel.ChannelID}
-	default:
-		return map[string]any{}
-	}
 }
 
 // statistics are counts in a status.
@@ -310,7 +200,7 @@ func statusOf(st *engine.Status) channelStatus {
 			MaxConnections: st.Listener.MaxConnections, TransportType: st.Listener.Transport, Listening: st.Listener.Listening,
 		},
 		ChildStatuses: []childStatus{{
-			ChannelID: st.Config.ID, Name: "Source", State: source, TransportName: sourceTransportName(&st.Config.Source), Enabled: true,
+			ChannelID: st.Config.ID, Name: "Source", State: source, TransportName: transportOfSource(&st.Config.Source), Enabled: true,
 			Statistics: statistics{Received: st.Statistics.Received, Filtered: st.Statistics.Filtered},
 		}},
 	}
@@ -352,7 +242,7 @@ func destinationStatus(st *engine.Status, i int) childStatus {
 		state = st.Destinations[i]
 	}
 	child := childStatus{
-		ChannelID: st.Config.ID, Name: d.Name, State: state, MetaDataID: i + 1, TransportName: transportName(d),
+		ChannelID: st.Config.ID, Name: d.Name, State: state, MetaDataID: i + 1, TransportName: transportOf(d),
 		QueueEnabled: true, Enabled: true, Queued: counts.Queued,
 		Statistics: statistics{Received: counts.Received, Sent: counts.Sent, Error: counts.Error, Queued: counts.Queued},
 	}
