@@ -141,7 +141,7 @@ func (r *route) guards() []int {
 	if r.body != nil {
 		codes = append(codes, http.StatusUnsupportedMediaType)
 	}
-	if r.produces() != "" {
+	if r.gives != nil {
 		codes = append(codes, http.StatusNotAcceptable)
 	}
 	if r.audit != "" {
@@ -159,18 +159,6 @@ func (r *route) success() int {
 		return http.StatusNoContent
 	default:
 		return http.StatusOK
-	}
-}
-
-// produces is the media type of such an answer; empty if it has no body.
-func (r *route) produces() string {
-	switch {
-	case r.plain != "":
-		return r.plain
-	case r.gives != nil:
-		return typeJSON
-	default:
-		return ""
 	}
 }
 
