@@ -50,7 +50,8 @@
 // were signed before it began are refused, which leaves one gap: after a restart,
 // a recorded request of a sender whose clock is ahead may pass once more, within
 // that lead. Nonces closes it with a store that survives, and is needed where
-// several processes go by one Node. It is still wise to give every message an
+// several processes go by one Node; a handler can close it for itself with
+// [Peer].Nonce. It is still wise to give every message an
 // identifier and to take it once: a sender whose answer is lost has to send
 // again.
 //

@@ -29,6 +29,10 @@ type Peer struct {
 	KeyID string
 	// Signed tells a signature from the plain header.
 	Signed bool
+	// Nonce is that of the signature, 22 characters. A handler that keeps it on disk
+	// with what it does can tell a request that comes again after a restart, which
+	// this package's memory cannot; see the package's "Nonces". Empty with the plain header.
+	Nonce string
 }
 
 type peerKey struct{}
@@ -163,7 +167,7 @@ func (a *Auth) serveSigned(w http.ResponseWriter, r *http.Request, next http.Han
 	}
 	e.Kind = Accepted
 	a.tell(ctx, e)
-	r = admitted(r, Peer{Node: s.from, KeyID: k.id, Signed: true})
+	r = admitted(r, Peer{Node: s.from, KeyID: k.id, Signed: true, Nonce: s.nonce})
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil

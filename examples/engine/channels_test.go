@@ -1,6 +1,12 @@
 package main
 
 import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -132,6 +139,67 @@ func TestDispatchIsIdempotentAcrossAKill(t *testing.T) {
 
 	var status struct{ Statistics struct{ Received int } }
 	_, text := post(t, "GET", p.api()+"/api/channels/adt/status", "", session)
+	require.NoError(t, json.Unmarshal([]byte(text), &status))
+	assert.Equal(t, 2, status.Statistics.Received)
+}
+
+// signature is the header of a dispatch, made as package cluster documents it, by a node
+// whose clock is so far from ours.
+func signature(t *testing.T, secret, to, body string, ahead time.Duration) string {
+	t.Helper()
+	key := func(info string, length int) []byte {
+		k, err := hkdf.Key(sha256.New, []byte(secret), nil, "carewire cluster v1 "+info, length)
+		require.NoError(t, err)
+		return k
+	}
+	field := func(text string) string {
+		return string(binary.BigEndian.AppendUint32(nil, uint32(len(text)))) + text //nolint:gosec // a short text
+	}
+	nonce := make([]byte, 16)
+	_, _ = rand.Read(nonce) // it never fails
+	digest, b64 := sha256.Sum256([]byte(body)), base64.RawURLEncoding
+	header := fmt.Sprintf("v1;kid=%x;ts=%d;nonce=%s;from=node-b;to=%s;digest=%s",
+		key("key id", 8), time.Now().Add(ahead).UnixMilli(), b64.EncodeToString(nonce), to, b64.EncodeToString(digest[:]))
+	mac := hmac.New(sha256.New, key("hmac", 32))
+	mac.Write([]byte("carewire cluster v1 request\n" + field("POST") + field("/api/internal/dispatch") +
+		"\x00\x00\x00\x01" + field("application/json") + "\x00\x00\x00\x00" + header))
+	return header + ";sig=" + b64.EncodeToString(mac.Sum(nil))
+}
+
+// Row 47: who records a signed request has nothing of it, not even where the engine is
+// killed and the sender's clock is ahead, so that the time of the request does not show
+// that it is from before.
+func TestARecordedDispatchIsTakenInOnceAcrossAKill(t *testing.T) {
+	const cluster, body = "kX9vQ2mZ7rT4wB8nL3pD6sF1gH5jC0aY", `{"channelId": "adt", "rawData": "MSH|^~\\&|A\r"}`
+	path := writeConfig(t, oneChannel, freePort(t))
+	env := []string{"MIRTH_CLUSTER_SECRET=" + cluster, "MIRTH_SERVER_ID=node-a", "MIRTH_CLUSTER_SIGNED_ONLY=true"}
+	send := func(p *process, header string) (int, string) {
+		return post(t, "POST", p.api()+"/api/internal/dispatch", body, "Content-Type: application/json", "X-Cluster-Signature: "+header)
+	}
+	p := launch(t, env, "-config", path)
+	p.says("engine ready")
+	recorded, ahead := signature(t, cluster, "node-a", body, 0), signature(t, cluster, "node-a", body, 4*time.Minute)
+	code, first := send(p, recorded)
+	require.Equal(t, 200, code, first)
+	code, second := send(p, ahead)
+	require.Equal(t, 200, code, second)
+	assert.NotEqual(t, first, second)
+	for _, header := range []string{recorded, ahead, signature(t, cluster, "node-a", body, 6*time.Minute), signature(t, cluster, "node-c", body, 0)} {
+		code, _ = send(p, header)
+		assert.Equal(t, 403, code)
+	}
+	p.signal(syscall.SIGKILL)
+	assert.Equal(t, -1, p.code())
+
+	p = launch(t, env, "-config", path)
+	p.says("engine ready")
+	code, _ = send(p, recorded)
+	assert.Equal(t, 403, code, "it is from before the start")
+	code, again := send(p, ahead)
+	assert.Equal(t, 200, code)
+	assert.Equal(t, second, again, "it is the message that is there already")
+	var status struct{ Statistics struct{ Received int } }
+	_, text := post(t, "GET", p.api()+"/api/channels/adt/status", "", "X-Session-ID: "+signIn(t, p.api(), "test", secret))
 	require.NoError(t, json.Unmarshal([]byte(text), &status))
 	assert.Equal(t, 2, status.Statistics.Received)
 }

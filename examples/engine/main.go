@@ -122,7 +122,8 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if f.audit {
 		return verifyAudit(f, lookup, stdout, stderr)
 	}
-	env, err := config.ReadEnvironment(lookup)
+	vars := config.NewVariables(lookup)
+	env, err := config.ReadEnvironment(vars.Lookup)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
@@ -131,7 +132,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintln(stderr, err)
 		return exitError
 	}
-	cfg, err := configuration(f, lookup, stdout)
+	cfg, err := configuration(f, vars.Lookup, stdout)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
@@ -149,7 +150,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	if f.sabotage != "" {
 		wrap = demo.Sabotaged
 	}
-	if err := serve(ctx, cfg, env, lookup, wrap, stdout, log, recent); err != nil {
+	if err := serve(ctx, cfg, env, vars, wrap, stdout, log, recent); err != nil {
 		fmt.Fprintln(stderr, "engine:", err)
 		return exitError
 	}

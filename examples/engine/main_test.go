@@ -515,7 +515,7 @@ func TestDevelopmentModeSaysHowToSendAFirstMessage(t *testing.T) {
 	env := environment(t)
 	logged, recent := new(output), serverlog.New(env.LogLevel)
 	go func() {
-		served <- serve(ctx, cfg, env, os.LookupEnv, asIs, &said, newLogger(env, logged, recent.Handler()), recent)
+		served <- serve(ctx, cfg, env, config.NewVariables(os.LookupEnv), asIs, &said, newLogger(env, logged, recent.Handler()), recent)
 	}()
 	eventually(t, "ready", func() bool { return strings.Contains(logged.String(), "engine ready") })
 	first, err := os.ReadFile(line[5])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -31,7 +32,7 @@ const drainTime = 20 * time.Second
 //
 // wrap stands between the engine and its store. What a person has to know to sign
 // in goes to tell, which is not the log; recent has what was last written to log.
-func serve(ctx context.Context, cfg *config.Config, env config.Environment, lookup func(string) (string, bool), wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger, recent *serverlog.Log) (err error) {
+func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars *config.Variables, wrap func(store.Store) store.Store, tell io.Writer, log *slog.Logger, recent *serverlog.Log) (err error) {
 	// Everything that ends the engine ends ctx; drain ends a while after it.
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -67,7 +68,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	}
 	measures := metrics.New()
 	refused := newRefusals(events, log)
-	nodes, err := config.ReadCluster(lookup, id, log, func(e cluster.Event) {
+	nodes, err := config.ReadCluster(vars.Lookup, id, log, func(e cluster.Event) {
 		if e.Kind == cluster.Refused {
 			measures.Unauthenticated(metrics.Cluster)
 		}
@@ -80,8 +81,12 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 		defer refused.watch()()
 	}
 	stored := catalog.Directory(cfg.DataDir)
-	if err := config.LoadStored(stored, cfg, lookup); err != nil {
+	if err := config.LoadStored(stored, cfg, vars.Lookup); err != nil {
 		return err
+	}
+	// Everything that is looked up at a start has been.
+	if unknown := vars.Unknown(os.Environ()); len(unknown) > 0 {
+		log.WarnContext(ctx, "variables that nothing here asks for have no effect", "variables", unknown)
 	}
 	eng := engine.New(cfg, measures.Store(wrap(st)), engine.Options{
 		Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval, Observe: measures.Observe,
@@ -95,7 +100,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	server, err := api.New(eng, api.Options{
 		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
-		Catalog: catalog.New(stored, eng, lookup), Cluster: nodes,
+		Catalog: catalog.New(stored, eng, vars.Lookup), Cluster: nodes,
 		Metrics: measures, MetricsToken: env.MetricsToken, Unauthenticated: func() { measures.Unauthenticated(metrics.API) },
 	})
 	if err != nil {

@@ -2,6 +2,8 @@ package mirth_test
 
 import (
 	"context"
+	"encoding/json"
+	"encoding/xml"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,10 +31,68 @@ func freePort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
+// asJSON is XML as the REST API of Mirth 4 gives it to who accepts JSON: attributes have
+// an @, what repeats is a list, text beside attributes is $, and what reads as a number
+// or as true is one.
+func asJSON(t *testing.T, text string) string {
+	t.Helper()
+	dec := xml.NewDecoder(strings.NewReader(text))
+	var element func(xml.StartElement) any
+	element = func(start xml.StartElement) any {
+		fields, said := map[string]any{}, ""
+		for _, a := range start.Attr {
+			fields["@"+a.Name.Local] = a.Value
+		}
+		for {
+			token, err := dec.Token()
+			require.NoError(t, err)
+			switch token := token.(type) {
+			case xml.StartElement:
+				name, value := token.Name.Local, element(token)
+				switch before := fields[name].(type) {
+				case []any:
+					fields[name] = append(before, value)
+				default:
+					if _, there := fields[name]; there {
+						value = []any{before, value}
+					}
+					fields[name] = value
+				}
+			case xml.CharData:
+				said += string(token)
+			case xml.EndElement:
+				var primitive any = said
+				if strings.TrimSpace(said) == "" {
+					primitive = nil
+				}
+				if json.Valid([]byte(said)) && !strings.ContainsAny(said, "\"[{") {
+					primitive = json.RawMessage(said)
+				}
+				switch {
+				case len(fields) == 0:
+					return primitive
+				case primitive != nil:
+					fields["$"] = primitive
+				}
+				return fields
+			}
+		}
+	}
+	token, err := dec.Token()
+	require.NoError(t, err)
+	start := token.(xml.StartElement)
+	encoded, err := json.Marshal(map[string]any{start.Name.Local: element(start)})
+	require.NoError(t, err)
+	return string(encoded)
+}
+
 func TestAnImportedChannelRunsAndDelivers(t *testing.T) {
 	for name, export := range map[string]func(port, receiver int) string{
 		"Open Integration Engine, XML": func(port, receiver int) string {
 			return channelXML("5ba097b6-56f6-4802-82d6-c7a830a3aaf3", "ADT", tcpListener(port), tcpSender("To the lab", receiver), fileWriter("Archive", "archive"))
+		},
+		"Open Integration Engine, XML of the REST API as JSON": func(port, receiver int) string {
+			return asJSON(t, channelXML("5ba097b6-56f6-4802-82d6-c7a830a3aaf3", "ADT", tcpListener(port), tcpSender("To the lab", receiver), fileWriter("Archive", "archive")))
 		},
 		"Node.js, JSON": channelJSON,
 	} {

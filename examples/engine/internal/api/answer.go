@@ -11,8 +11,16 @@ import (
 // failure is the body of every error. It never holds a path, a stack, or a part of
 // a message.
 type failure struct {
-	Error   string `json:"error"`
-	Message string `json:"message,omitempty"`
+	Error    string    `json:"error"`
+	Message  string    `json:"message,omitempty"`
+	Mistakes []mistake `json:"mistakes,omitempty"` // in a channel that was sent
+}
+
+// A mistake is one in a channel that was sent.
+type mistake struct {
+	Line int    `json:"line,omitempty"`
+	Key  string `json:"key,omitempty"`
+	Text string `json:"text"`
 }
 
 func answer(w http.ResponseWriter, code int, body any) {

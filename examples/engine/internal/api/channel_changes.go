@@ -23,14 +23,23 @@ type Catalog interface {
 }
 
 // definitionTypes are in what a channel can be sent.
-var definitionTypes = []string{"application/yaml", "application/json"}
+var definitionTypes = []string{typeYAML, typeJSON, "application/x-yaml", "text/yaml"}
+
+// definitionSchema is of JSON. The keys are those of a channel in engine.yaml, which are
+// checked, and described, there.
+var definitionSchema = object{"type": "object", "required": []string{"id", "source"}, "properties": object{
+	"id": object{"type": "string"}, "name": object{"type": "string"}, "source": object{"type": "object"},
+	"destinations": object{"type": "array", "items": object{"type": "object"}},
+}}
+
+var changeErrors = []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict}
 
 func (s *Server) changeRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/channels", access: admins, audit: "channel.create", handler: s.createChannel, body: definitionTypes, query: []string{"override", "force"}, summary: "Make a channel, undeployed, of YAML or JSON with the keys of engine.yaml; override=true replaces one of the same id"},
-		{method: "PUT", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.update", handler: s.updateChannel, body: definitionTypes, query: []string{"force"}, summary: "Replace a channel's settings; one that runs is restarted; force=true although messages wait for a destination that disappears"},
-		{method: "DELETE", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.remove", handler: s.removeChannel, query: []string{"force"}, summary: "Remove a channel; force=true although messages wait"},
-		{method: "GET", pattern: "/api/channels/{channelId}/definition", access: admins, audit: "channel.export", handler: s.channelText, plain: true, summary: "What a channel of the API was made of, in YAML"},
+		{method: "POST", pattern: "/api/channels", access: admins, audit: "channel.create", handler: s.createChannel, body: definitionTypes, takes: definitionSchema, query: []param{flagParam("override"), flagParam("force")}, gives: true, code: http.StatusCreated, refuses: changeErrors, summary: "Make a channel, undeployed, of YAML or JSON with the keys of engine.yaml; override=true replaces one of the same id"},
+		{method: "PUT", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.update", handler: s.updateChannel, body: definitionTypes, takes: definitionSchema, query: []param{flagParam("force")}, gives: true, refuses: changeErrors, summary: "Replace a channel's settings; one that runs is restarted; force=true although messages wait for a destination that disappears"},
+		{method: "DELETE", pattern: "/api/channels/{channelId}", access: admins, audit: "channel.remove", handler: s.removeChannel, query: []param{flagParam("force")}, refuses: []int{http.StatusNotFound, http.StatusConflict}, summary: "Remove a channel; force=true although messages wait"},
+		{method: "GET", pattern: "/api/channels/{channelId}/definition", access: admins, audit: "channel.export", handler: s.channelText, plain: typeYAML, refuses: []int{http.StatusNotFound}, summary: "What a channel of the API was made of, in YAML"},
 	}
 }
 
@@ -41,20 +50,13 @@ func (s *Server) definition(w http.ResponseWriter, r *http.Request) (data []byte
 		conflict(w, "Channels cannot be changed over this API")
 		return nil, false, false
 	}
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	switch {
-	case err == nil && kind == "application/json":
-		asJSON = true
-	case err == nil && (kind == "application/yaml" || kind == "application/x-yaml" || kind == "text/yaml"):
-	default:
-		answer(w, http.StatusUnsupportedMediaType, failure{Error: "Unsupported Media Type", Message: "Send application/yaml or application/json"})
-		return nil, false, false
-	}
-	if data, err = io.ReadAll(r.Body); err != nil {
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
 		badBody(w, err)
 		return nil, false, false
 	}
-	return data, asJSON, true
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // one of definitionTypes
+	return data, kind == typeJSON, true
 }
 
 func (s *Server) createChannel(w http.ResponseWriter, r *http.Request) {
@@ -124,20 +126,13 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, make func(contex
 	answer(w, code, body)
 }
 
-// A mistake is one in a channel that was sent.
-type mistake struct {
-	Line int    `json:"line,omitempty"`
-	Key  string `json:"key,omitempty"`
-	Text string `json:"text"`
-}
-
 func (s *Server) changeFailed(w http.ResponseWriter, r *http.Request, err error) {
 	if found, ok := errors.AsType[config.LineErrors](err); ok {
 		list := []mistake{}
 		for _, m := range found {
 			list = append(list, mistake{Line: m.Line, Key: m.Key, Text: strings.Join(strings.Fields(m.Text), " ")})
 		}
-		answer(w, http.StatusBadRequest, map[string]any{"error": "Invalid channel", "mistakes": list})
+		answer(w, http.StatusBadRequest, failure{Error: "Invalid channel", Mistakes: list})
 		return
 	}
 	_, queued := errors.AsType[*engine.QueuedError](err)

@@ -44,15 +44,15 @@ func (s *Server) commandRoutes() []route {
 	const told = "; errors are told with returnErrors=true or X-Strict: true only"
 	list := []route{{
 		method: "POST", pattern: "/api/channels/_redeployAll", access: operators, audit: "channel.deploy",
-		handler: s.redeployAll, query: []string{"returnErrors"}, summary: "Bring all channels into their initial states" + told,
+		handler: s.redeployAll, query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: "Bring all channels into their initial states" + told,
 	}}
 	for name, run := range s.commands() {
 		list = append(list, route{
 			method: "POST", pattern: "/api/channels/{channelId}/_" + name, access: operators, audit: "channel." + name,
-			handler: s.command(run), query: []string{"returnErrors"}, summary: title(name) + " a channel" + told,
+			handler: s.command(run), query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: title(name) + " a channel" + told,
 		}, route{
 			method: "POST", pattern: "/api/channels/_" + name, access: operators, audit: "channel." + name,
-			handler: s.bulk(name, run), body: []string{"application/json", "application/x-www-form-urlencoded", "application/xml"}, query: []string{"returnErrors"}, summary: title(name) + " the channels in the body" + told,
+			handler: s.bulk(name, run), body: []string{typeJSON, typeForm, typeXML}, takes: chosenChannels{}, query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: title(name) + " the channels in the body" + told,
 		})
 	}
 	for name, run := range map[string]func(context.Context, string, int) error{
@@ -60,7 +60,10 @@ func (s *Server) commandRoutes() []route {
 	} {
 		list = append(list, route{
 			method: "POST", pattern: "/api/channels/{channelId}/connector/{metaDataId}/_" + name, access: operators,
-			audit: "connector." + name, handler: s.connectorCommand(run), query: []string{"returnErrors"}, summary: title(name) + " one connector of a channel" + told,
+			audit: "connector." + name, handler: s.connectorCommand(run), query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: title(name) + " one connector of a channel" + told,
+		}, route{
+			method: "POST", pattern: "/api/channels/_" + name + "Connectors", access: operators, audit: "connector." + name,
+			handler: s.connectorCommands(run), body: []string{typeJSON}, takes: []chosenConnector{}, query: []param{flagParam("returnErrors")}, refuses: commandErrors, summary: title(name) + " the connectors in the body" + told,
 		})
 	}
 	return list
@@ -94,7 +97,11 @@ func tellsErrors(r *http.Request) bool {
 }
 
 // errCommand is a command that names nothing to do.
-var errCommand = errors.New("name channels: {\"channelId\": [\"…\"]}, or channelId=… in a form")
+var errCommand = errors.New("name channels: {\"channelId\": [\"…\"]}, or channelId=… in a form; or connectors: [{\"channelId\": \"…\", \"metaDataId\": 1}]")
+
+// commandErrors are the statuses of commandFailed but 500, and of a body that cannot be
+// read.
+var commandErrors = []int{http.StatusBadRequest, http.StatusNotFound}
 
 func commandFailed(w http.ResponseWriter, err error) {
 	code := http.StatusInternalServerError
@@ -131,6 +138,38 @@ func (s *Server) connectorCommand(run func(context.Context, string, int) error) 
 				number = -1 // which no connector has
 			}
 			return run(ctx, r.PathValue("channelId"), number)
+		})
+	}
+}
+
+// chosenConnector is one of those in the JSON of a command to several connectors.
+type chosenConnector struct {
+	ChannelID  string `json:"channelId"`
+	MetaDataID int    `json:"metaDataId"`
+}
+
+// connectorCommands runs a command on the connectors in the body, one after the other:
+// several may be of one channel. All are tried.
+func (s *Server) connectorCommands(run func(context.Context, string, int) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var chosen []chosenConnector
+		if !readJSON(w, r, &chosen) {
+			return
+		}
+		var names []string
+		for _, c := range chosen {
+			names = append(names, c.ChannelID+"/"+strconv.Itoa(c.MetaDataID))
+		}
+		note(r.Context(), "connectors", brief(names))
+		s.run(w, r, func(ctx context.Context) error {
+			if len(chosen) == 0 {
+				return errCommand
+			}
+			var errs []error
+			for _, c := range chosen {
+				errs = append(errs, run(ctx, c.ChannelID, c.MetaDataID))
+			}
+			return errors.Join(errs...)
 		})
 	}
 }
@@ -191,6 +230,11 @@ func onEach(ctx context.Context, ids []string, run func(context.Context, string)
 	return errors.Join(errs...)
 }
 
+// chosenChannels is the JSON of a command to several channels.
+type chosenChannels struct {
+	ChannelID []string `json:"channelId,omitempty"`
+}
+
 // channelIDs reads the ids in a body: JSON as {"channelId": [..]} or a list, XML as
 // Mirth's <set><string>..</string></set>, or a form.
 func channelIDs(r *http.Request) ([]string, error) {
@@ -216,9 +260,7 @@ func channelIDs(r *http.Request) ([]string, error) {
 	if json.Unmarshal(data, &list) == nil {
 		return list, nil
 	}
-	var named struct {
-		ChannelID []string `json:"channelId"`
-	}
+	var named chosenChannels
 	err = json.Unmarshal(data, &named)
 	return named.ChannelID, err
 }

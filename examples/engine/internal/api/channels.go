@@ -14,37 +14,14 @@ import (
 
 func (s *Server) channelRoutes() []route {
 	return slices.Concat([]route{
-		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, query: []string{"channelId"}, summary: "The channels as configured"},
-		{method: "GET", pattern: "/api/channels/idsAndNames", access: viewers, handler: s.idsAndNames, summary: "The channels' names, by id"},
-		{method: "GET", pattern: "/api/channels/statuses", access: viewers, handler: s.statuses, query: []string{"channelId", "filter", "includeUndeployed"}, summary: "What channels do and have done"},
-		{method: "GET", pattern: "/api/channels/statistics", access: viewers, handler: s.allStatistics, query: []string{"channelId"}, summary: "The counts of all channels"},
-		{method: "GET", pattern: "/api/channels/{channelId}", access: viewers, handler: s.oneChannel, summary: "A channel as configured"},
-		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, summary: "What a channel does and has done"},
-		{method: "GET", pattern: "/api/channels/{channelId}/statistics", access: viewers, handler: s.oneStatistics, summary: "The counts of a channel"},
+		{method: "GET", pattern: "/api/channels", access: viewers, handler: s.channels, query: []param{listParam("channelId")}, gives: []channel{}, summary: "The channels as configured"},
+		{method: "GET", pattern: "/api/channels/idsAndNames", access: viewers, handler: s.idsAndNames, gives: map[string]string{}, summary: "The channels' names, by id"},
+		{method: "GET", pattern: "/api/channels/statuses", access: viewers, handler: s.statuses, query: []param{listParam("channelId"), textParam("filter"), flagParam("includeUndeployed")}, gives: []channelStatus{}, refuses: []int{http.StatusServiceUnavailable}, summary: "What channels do and have done"},
+		{method: "GET", pattern: "/api/channels/statistics", access: viewers, handler: s.allStatistics, query: []param{listParam("channelId")}, gives: []channelStatistics{}, refuses: []int{http.StatusServiceUnavailable}, summary: "The counts of all channels"},
+		{method: "GET", pattern: "/api/channels/{channelId}", access: viewers, handler: s.oneChannel, gives: channel{}, refuses: []int{http.StatusNotFound}, summary: "A channel as configured"},
+		{method: "GET", pattern: "/api/channels/{channelId}/status", access: viewers, handler: s.status, gives: channelStatus{}, refuses: readErrors, summary: "What a channel does and has done"},
+		{method: "GET", pattern: "/api/channels/{channelId}/statistics", access: viewers, handler: s.oneStatistics, gives: channelStatistics{}, refuses: readErrors, summary: "The counts of a channel"},
 	}, s.changeRoutes(), s.commandRoutes(), s.messageRoutes(), s.deadLetterRoutes(), s.dispatchRoutes())
-}
-
-// connector is a source or a destination in a channel's JSON.
-type connector struct {
-	MetaDataID    int            `json:"metaDataId"` // 0 is the source, 1 the first destination
-	Name          string         `json:"name"`
-	Enabled       bool           `json:"enabled"`
-	TransportName string         `json:"transportName"`
-	Properties    map[string]any `json:"properties"`
-	// Of destinations only.
-	WaitForPrevious *bool `json:"waitForPrevious,omitempty"`
-	QueueEnabled    *bool `json:"queueEnabled,omitempty"`
-}
-
-// channel is a channel's JSON. It holds no path, no passphrase and no pin.
-type channel struct {
-	ID                    string      `json:"id"`
-	Name                  string      `json:"name"`
-	Description           string      `json:"description"`
-	Revision              int         `json:"revision"`
-	Enabled               bool        `json:"enabled"`
-	SourceConnector       connector   `json:"sourceConnector"`
-	DestinationConnectors []connector `json:"destinationConnectors"`
 }
 
 func (s *Server) channels(w http.ResponseWriter, r *http.Request) {
@@ -81,92 +58,6 @@ func (s *Server) idsAndNames(w http.ResponseWriter, _ *http.Request) {
 		names[cfg.ID] = cfg.Name
 	}
 	answer(w, http.StatusOK, names)
-}
-
-func describe(cfg *config.Channel) channel {
-	ch := channel{
-		ID: cfg.ID, Name: cfg.Name, Revision: 1, Enabled: true,
-		SourceConnector: connector{
-			Name: "sourceConnector", Enabled: true, TransportName: sourceTransportName(&cfg.Source),
-			Properties: sourceProperties(&cfg.Source),
-		},
-	}
-	for i := range cfg.Destinations {
-		d := &cfg.Destinations[i]
-		ch.DestinationConnectors = append(ch.DestinationConnectors, connector{
-			MetaDataID: i + 1, Name: d.Name, Enabled: true, TransportName: transportName(d),
-			Properties: properties(d), WaitForPrevious: new(false), QueueEnabled: new(true),
-		})
-	}
-	return ch
-}
-
-func sourceTransportName(s *config.Source) string {
-	switch {
-	case s.TCP != nil:
-		return "TCP Listener"
-	case s.DICOM != nil:
-		return "DICOM Listener"
-	case s.HTTP != nil:
-		return "HTTP Listener"
-	case s.MESH != nil:
-		return "MESH Reader"
-	default:
-		return "Channel Reader"
-	}
-}
-
-func sourceProperties(s *config.Source) map[string]any {
-	switch {
-	case s.TCP != nil:
-		return tcpSourceProperties(s.TCP)
-	case s.DICOM != nil:
-		return dicomSourceProperties(s.DICOM)
-	case s.HTTP != nil:
-		return httpSourceProperties(s.HTTP)
-	case s.MESH != nil:
-		return meshSourceProperties(s.MESH)
-	default:
-		return map[string]any{}
-	}
-}
-
-func transportName(d *config.Destination) string {
-	switch {
-	case d.TCP != nil:
-		return "TCP Sender"
-	case d.DICOM != nil:
-		return "DICOM Sender"
-	case d.HTTP != nil:
-		return "HTTP Sender"
-	case d.SMTP != nil:
-		return "SMTP Sender"
-	case d.MESH != nil:
-		return "MESH Sender"
-	case d.File != nil:
-		return "File Writer"
-	default:
-		return "Channel Writer"
-	}
-}
-
-func properties(d *config.Destination) map[string]any {
-	switch {
-	case d.TCP != nil:
-		return destinationProperties(d.TCP)
-	case d.DICOM != nil:
-		return dicomDestinationProperties(d.DICOM)
-	case d.HTTP != nil:
-		return httpProperties(d.HTTP)
-	case d.SMTP != nil:
-		return smtpProperties(d.SMTP)
-	case d.MESH != nil:
-		return meshDestinationProperties(d.MESH)
-	case d.Channel != nil:
-		return map[string]any{"channelId": d.Channel.ChannelID}
-	default:
-		return map[string]any{}
-	}
 }
 
 // statistics are counts in a status.
@@ -220,6 +111,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, http.StatusOK, statusOf(&st))
 }
+
+// readErrors are the statuses of readFailed.
+var readErrors = []int{http.StatusNotFound, http.StatusServiceUnavailable}
 
 // readFailed answers that something cannot be read.
 func (s *Server) readFailed(w http.ResponseWriter, r *http.Request, err error) {
@@ -306,7 +200,7 @@ func statusOf(st *engine.Status) channelStatus {
 			MaxConnections: st.Listener.MaxConnections, TransportType: st.Listener.Transport, Listening: st.Listener.Listening,
 		},
 		ChildStatuses: []childStatus{{
-			ChannelID: st.Config.ID, Name: "Source", State: source, TransportName: sourceTransportName(&st.Config.Source), Enabled: true,
+			ChannelID: st.Config.ID, Name: "Source", State: source, TransportName: transportOfSource(&st.Config.Source), Enabled: true,
 			Statistics: statistics{Received: st.Statistics.Received, Filtered: st.Statistics.Filtered},
 		}},
 	}
@@ -348,7 +242,7 @@ func destinationStatus(st *engine.Status, i int) childStatus {
 		state = st.Destinations[i]
 	}
 	child := childStatus{
-		ChannelID: st.Config.ID, Name: d.Name, State: state, MetaDataID: i + 1, TransportName: transportName(d),
+		ChannelID: st.Config.ID, Name: d.Name, State: state, MetaDataID: i + 1, TransportName: transportOf(d),
 		QueueEnabled: true, Enabled: true, Queued: counts.Queued,
 		Statistics: statistics{Received: counts.Received, Sent: counts.Sent, Error: counts.Error, Queued: counts.Queued},
 	}

@@ -90,7 +90,7 @@ func (d *dashboard) refreshLocked(ctx context.Context, now time.Time) {
 			d.next++
 			d.log = append(d.log, connectionLog{
 				LogID: d.next, ServerID: d.serverID, ChannelID: cfg.ID, DateAdded: now.Format(socketDate), ChannelName: cfg.Name,
-				ConnectorType: sourceTransportName(&cfg.Source), EventState: state.Status,
+				ConnectorType: transportOfSource(&cfg.Source), EventState: state.Status,
 				Information: fmt.Sprintf("%d of %d connections", state.ConnectionCount, state.MaxConnectionCount), state: state,
 			})
 		}

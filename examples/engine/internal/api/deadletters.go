@@ -13,11 +13,34 @@ import (
 
 func (s *Server) deadLetterRoutes() []route {
 	return []route{
-		{method: "GET", pattern: "/api/channels/{channelId}/deadLetters", access: operators, handler: s.deadLetters, query: []string{"destination", "metaDataId", "after", "limit"}, summary: "Messages that one destination set aside, oldest first, without content"},
-		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/{sequence}/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueOne, query: []string{"destination", "metaDataId"}, summary: "Put a dead letter at the end of its queue"},
-		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueSeveral, body: []string{"application/json"}, query: []string{"destination", "metaDataId"}, summary: "Put dead letters, {\"sequences\": [..]} or {\"all\": true}, at the end of their queue"},
+		{method: "GET", pattern: "/api/channels/{channelId}/deadLetters", access: operators, handler: s.deadLetters, query: []param{textParam("destination"), listParam("metaDataId"), numberParam("after", 0, maxSequence), numberParam("limit", 0, maxPage)}, gives: []deadLetter{}, refuses: searchErrors, summary: "Messages that one destination set aside, oldest first, without content"},
+		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/{sequence}/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueOne, query: []param{textParam("destination"), listParam("metaDataId")}, gives: requeuedOne{}, refuses: requeueErrors, summary: "Put a dead letter at the end of its queue"},
+		{method: "POST", pattern: "/api/channels/{channelId}/deadLetters/_requeue", access: operators, audit: "deadletter.requeue", handler: s.requeueSeveral, body: []string{typeJSON}, takes: requeued{}, query: []param{textParam("destination"), listParam("metaDataId")}, gives: requeuedSeveral{}, refuses: requeueErrors, summary: "Put dead letters, {\"sequences\": [..]} or {\"all\": true}, at the end of their queue"},
 	}
 }
+
+// maxSequence bounds the sequence of a delivery.
+const maxSequence = 1 << 62
+
+// requeueErrors are the statuses of requeueFailed, and of a query or a body that cannot
+// be read.
+var requeueErrors = []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}
+
+// What dead letters are requeued with, and what comes back.
+type (
+	requeued struct {
+		Sequences []int64 `json:"sequences,omitempty"`
+		All       bool    `json:"all,omitempty"`
+	}
+	requeuedOne struct {
+		Requeued int   `json:"requeued"`
+		Sequence int64 `json:"sequence"` // the new one
+	}
+	requeuedSeveral struct {
+		Requeued int     `json:"requeued"`
+		NotFound []int64 `json:"notFound,omitempty"`
+	}
+)
 
 // deadLetter is a dead letter's JSON.
 type deadLetter struct {
@@ -74,7 +97,7 @@ func (s *Server) deadLetters(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	after, ok := number(w, r, "after", 0, 1<<62)
+	after, ok := number(w, r, "after", 0, maxSequence)
 	if !ok {
 		return
 	}
@@ -114,7 +137,7 @@ func (s *Server) requeueOne(w http.ResponseWriter, r *http.Request) {
 		s.requeueFailed(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, map[string]any{"requeued": 1, "sequence": fresh})
+	answer(w, http.StatusOK, requeuedOne{Requeued: 1, Sequence: fresh})
 }
 
 func (s *Server) requeueSeveral(w http.ResponseWriter, r *http.Request) {
@@ -122,10 +145,7 @@ func (s *Server) requeueSeveral(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	var which struct {
-		Sequences []int64 `json:"sequences"`
-		All       bool    `json:"all"`
-	}
+	var which requeued
 	if !readJSON(w, r, &which) {
 		return
 	}
@@ -144,10 +164,10 @@ func (s *Server) requeueSeveral(w http.ResponseWriter, r *http.Request) {
 			s.requeueFailed(w, r, err)
 			return
 		}
-		answer(w, http.StatusOK, map[string]any{"requeued": n})
+		answer(w, http.StatusOK, requeuedSeveral{Requeued: n})
 		return
 	}
-	n, missing := 0, []int64{}
+	n, missing := 0, []int64(nil)
 	defer func() { note(ctx, "requeued", strconv.Itoa(n)) }()
 	for _, sequence := range which.Sequences {
 		switch _, err := s.engine.Requeue(ctx, id, name, sequence); {
@@ -160,7 +180,7 @@ func (s *Server) requeueSeveral(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	answer(w, http.StatusOK, map[string]any{"requeued": n, "notFound": missing})
+	answer(w, http.StatusOK, requeuedSeveral{Requeued: n, NotFound: missing})
 }
 
 func (s *Server) requeueFailed(w http.ResponseWriter, r *http.Request, err error) {

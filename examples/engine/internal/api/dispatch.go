@@ -26,7 +26,7 @@ const (
 
 func (s *Server) dispatchRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/internal/dispatch", access: nodes, handler: s.dispatch, body: []string{"application/json"}, maxBody: maxDispatch, unlimited: true, summary: "Another node of the cluster puts a message into a channel"},
+		{method: "POST", pattern: "/api/internal/dispatch", access: nodes, handler: s.dispatch, body: []string{typeJSON}, takes: dispatched{}, maxBody: maxDispatch, unlimited: true, gives: dispatchAnswer{}, refuses: intakeErrors, summary: "Another node of the cluster puts a message into a channel"},
 	}
 }
 
@@ -34,10 +34,15 @@ func (s *Server) dispatchRoutes() []route {
 // no answer sends the same message with the same id again.
 type dispatched struct {
 	ChannelID  string         `json:"channelId"`
-	RawData    *string        `json:"rawData"`
-	RawBytes   []byte         `json:"rawDataBase64"` // in place of RawData, for what is not text
-	SourceMap  map[string]any `json:"sourceMap"`
-	DispatchID string         `json:"dispatchId"`
+	RawData    *string        `json:"rawData,omitempty"`
+	RawBytes   []byte         `json:"rawDataBase64,omitempty"` // in place of RawData, for what is not text
+	SourceMap  map[string]any `json:"sourceMap,omitempty"`
+	DispatchID string         `json:"dispatchId,omitempty"`
+}
+
+type dispatchAnswer struct {
+	MessageID int64  `json:"messageId"`
+	Status    string `json:"status"`
 }
 
 // dispatch answers after the commit. Package cluster has let the node in.
@@ -65,14 +70,14 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	in := engine.Injected{Raw: raw, Notes: d.notes(r)}
-	if d.DispatchID != "" {
-		in.Once = store.Once{Key: d.key(raw), For: dispatchMemory}
+	if name := d.name(r); name != "" {
+		in.Once = store.Once{Key: onceKey(name, raw), For: dispatchMemory}
 	}
 	id, err := s.engine.Inject(r.Context(), d.ChannelID, in)
 	state, refused := errors.AsType[*engine.StateError](err)
 	switch {
 	case err == nil:
-		answer(w, http.StatusOK, map[string]any{"messageId": id, "status": "QUEUED"})
+		answer(w, http.StatusOK, dispatchAnswer{MessageID: id, Status: "QUEUED"})
 	case errors.Is(err, engine.ErrUnknownChannel), refused && state.State == engine.Undeployed:
 		answer(w, http.StatusInternalServerError, failure{Error: "Channel not deployed: " + d.ChannelID})
 	case refused:
@@ -123,11 +128,25 @@ func (d *dispatched) raw(body []byte) ([]byte, error) {
 	return []byte(*d.RawData), nil
 }
 
-// key stands for a dispatch. The message is part of it: another one under an id that
+// name is what a dispatch goes by: its id, or the nonce of its signature, which no two
+// have. Package cluster refuses a signed request that comes again, but its memory ends
+// with the process: whoever recorded one from a sender whose clock is ahead could have
+// it taken in again after a restart. Empty: there is nothing to know it by.
+func (d *dispatched) name(r *http.Request) string {
+	if d.DispatchID != "" {
+		return fmt.Sprintf("%d %s", len(d.DispatchID), d.DispatchID)
+	}
+	if peer, _ := cluster.PeerFrom(r.Context()); peer.Nonce != "" {
+		return "nonce " + peer.Nonce
+	}
+	return ""
+}
+
+// onceKey stands for a dispatch. The message is part of it: another one under an id that
 // was used by mistake is never dropped.
-func (d *dispatched) key(raw []byte) []byte {
+func onceKey(name string, raw []byte) []byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "dispatch %d %s", len(d.DispatchID), d.DispatchID)
+	fmt.Fprintf(h, "dispatch %s", name)
 	h.Write(raw)
 	return h.Sum(nil)
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"net/http"
 	"strconv"
 
@@ -9,7 +10,7 @@ import (
 
 func (s *Server) eventRoutes() []route {
 	return []route{
-		{method: "GET", pattern: "/api/events", access: admins, handler: s.events, summary: "The audit log, the latest first", query: []string{"limit", "maxEventId"}},
+		{method: "GET", pattern: "/api/events", access: admins, handler: s.events, query: []param{numberParam("limit", 1, maxEvents), numberParam("maxEventId", 1, math.MaxInt64)}, gives: []eventBody{}, refuses: []int{http.StatusBadRequest, http.StatusServiceUnavailable}, summary: "The audit log, the latest first"},
 	}
 }
 
@@ -70,8 +71,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		if rec.Outcome == audit.Failure {
 			level = "WARNING"
 		}
+		attributes := rec.Attributes
+		if attributes == nil {
+			attributes = map[string]string{}
+		}
 		list[i] = eventBody{
-			ID: rec.Seq, DateTime: isoTime(rec.Time), Level: level, Name: rec.Action, Attributes: rec.Attributes, Outcome: rec.Outcome,
+			ID: rec.Seq, DateTime: isoTime(rec.Time), Level: level, Name: rec.Action, Attributes: attributes, Outcome: rec.Outcome,
 			UserID: rec.UserID, Username: rec.User, IPAddress: rec.Client, RequestID: rec.Request, ServerID: s.serverID, Hash: rec.Hash,
 		}
 	}

@@ -58,6 +58,11 @@ func serve(t *testing.T, e api.Engine, opts api.Options) *api.Server {
 	s, err := api.New(e, opts)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
+	theirs.Store(s, t)
+	t.Cleanup(func() {
+		theirs.Delete(s)
+		contracts.Delete(s)
+	})
 	return s
 }
 
@@ -95,6 +100,7 @@ func request(h http.Handler, method, target string, edits ...edit) *httptest.Res
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
+	hold(h, r, w)
 	return w
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -37,16 +38,41 @@ const (
 )
 
 // filters are the parameters of a search.
-var filters = []string{"minMessageId", "maxMessageId", "startDate", "endDate", "status", "metaDataId", "controlId"}
+var filters = []param{
+	numberParam("minMessageId", 1, math.MaxInt64), numberParam("maxMessageId", 1, math.MaxInt64), textParam("startDate"), textParam("endDate"),
+	wordParam("status", "QUEUED", "SENT", "ERROR", "FILTERED"), listParam("metaDataId"), textParam("controlId"),
+}
+
+// intakeErrors are the statuses of intakeFailed, and of a query or a body that cannot be
+// read.
+var intakeErrors = []int{
+	http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusServiceUnavailable,
+}
+
+// searchErrors are those of a search.
+var searchErrors = []int{http.StatusBadRequest, http.StatusNotFound, http.StatusServiceUnavailable}
+
+// What the routes give back of a message that is taken in.
+type (
+	sentMessage struct {
+		MessageID int64 `json:"messageId"`
+		Processed bool  `json:"processed"`
+	}
+	reprocessedMessage struct {
+		MessageID  int64 `json:"messageId"`
+		OriginalID int64 `json:"originalId"`
+	}
+)
 
 func (s *Server) messageRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/channels/{channelId}/messages", access: operators, audit: "message.send", handler: s.sendMessage, body: []string{"text/plain", "application/xml", "application/json", "application/octet-stream"}, maxBody: maxMessage, query: []string{"destinationMetaDataId", "sourceMapEntry"}, summary: "Put the body, as it is, into a started channel; the answer comes when it is stored"},
-		{method: "GET", pattern: "/api/channels/{channelId}/messages", access: operators, handler: s.messages, query: append(slices.Clone(filters), "offset", "limit"), summary: "Messages without content, youngest first"},
-		{method: "GET", pattern: "/api/channels/{channelId}/messages/count", access: operators, handler: s.countMessages, query: filters, summary: "How many messages there are"},
-		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}", access: operators, handler: s.oneMessage, summary: "One message, without content, and what became of it"},
-		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}/content", access: operators, audit: "message.view", handler: s.content, plain: true, summary: "The content of a message, byte for byte"},
-		{method: "POST", pattern: "/api/channels/{channelId}/messages/{messageId}/_reprocess", access: operators, audit: "message.reprocess", handler: s.reprocess, query: []string{"metaDataId", "replace"}, summary: "Take a message in again, as a new one"},
+		{method: "POST", pattern: "/api/channels/{channelId}/messages", access: operators, audit: "message.send", handler: s.sendMessage, body: []string{typeAny}, maxBody: maxMessage, query: []param{listParam("destinationMetaDataId"), listParam("sourceMapEntry")}, gives: sentMessage{}, refuses: intakeErrors, summary: "Put the body, as it is, into a started channel; the answer comes when it is stored"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages", access: operators, handler: s.messages, query: append(slices.Clone(filters), numberParam("offset", 0, maxOffset), numberParam("limit", 0, maxPage)), gives: []message{}, refuses: searchErrors, summary: "Messages without content, youngest first"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages/count", access: operators, handler: s.countMessages, query: filters, gives: int64(0), refuses: searchErrors, summary: "How many messages there are"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages/maxMessageId", access: operators, handler: s.maxMessageID, gives: int64(0), refuses: readErrors, summary: "The number of the youngest message; 0: there is none"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}", access: operators, handler: s.oneMessage, gives: message{}, refuses: readErrors, summary: "One message, without content, and what became of it"},
+		{method: "GET", pattern: "/api/channels/{channelId}/messages/{messageId}/content", access: operators, audit: "message.view", handler: s.content, plain: typeBinary, refuses: readErrors, summary: "The content of a message, byte for byte"},
+		{method: "POST", pattern: "/api/channels/{channelId}/messages/{messageId}/_reprocess", access: operators, audit: "message.reprocess", handler: s.reprocess, query: []param{listParam("metaDataId"), flagParam("replace")}, gives: reprocessedMessage{}, refuses: intakeErrors, summary: "Take a message in again, as a new one"},
 	}
 }
 
@@ -85,7 +111,7 @@ func (s *Server) sendMessage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	note(r.Context(), "message", strconv.FormatInt(id, 10))
-	answer(w, http.StatusOK, map[string]any{"messageId": id, "processed": false})
+	answer(w, http.StatusOK, sentMessage{MessageID: id})
 }
 
 // intakeFailed answers that a message is not stored.
@@ -255,6 +281,19 @@ func (s *Server) countMessages(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, n)
 }
 
+func (s *Server) maxMessageID(w http.ResponseWriter, r *http.Request) {
+	found, err := s.engine.Messages(r.Context(), r.PathValue("channelId"), store.Filter{}, 0, 1)
+	if err != nil {
+		s.readFailed(w, r, err)
+		return
+	}
+	youngest := int64(0)
+	if len(found) > 0 {
+		youngest = found[0].ID
+	}
+	answer(w, http.StatusOK, youngest)
+}
+
 // messageID reads the number of a message from the path. Where it is none, it answers
 // and returns false.
 func messageID(w http.ResponseWriter, r *http.Request) (int64, bool) {
@@ -318,5 +357,5 @@ func (s *Server) reprocess(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	note(r.Context(), "message", strconv.FormatInt(fresh, 10))
-	answer(w, http.StatusOK, map[string]any{"messageId": fresh, "originalId": id})
+	answer(w, http.StatusOK, reprocessedMessage{MessageID: fresh, OriginalID: id})
 }

@@ -16,7 +16,7 @@ func (s *Server) metricsRoutes() []route {
 		return nil
 	}
 	return []route{{
-		method: "GET", pattern: "/metrics", access: scrapers, plain: true, handler: s.metrics.ServeHTTP,
+		method: "GET", pattern: "/metrics", access: scrapers, plain: typeText, handler: s.metrics.ServeHTTP,
 		summary: "What Prometheus collects; with a session, or Authorization: Bearer and the token of METRICS_TOKEN",
 	}}
 }

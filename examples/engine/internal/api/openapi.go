@@ -1,7 +1,9 @@
 package api
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,7 +13,7 @@ type object = map[string]any
 // openAPI answers with the OpenAPI 3.1 description of the API, made of the table of
 // routes: there is no second list to keep up to date.
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
-	paths := make(object)
+	paths, defined := make(object), &schemas{named: make(object)}
 	for _, r := range s.routes() {
 		if r.access == nodes && s.cluster == nil {
 			continue
@@ -21,7 +23,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 			of = make(object)
 			paths[r.pattern] = of
 		}
-		of[strings.ToLower(r.method)] = describeRoute(&r)
+		of[strings.ToLower(r.method)] = describeRoute(&r, defined)
 	}
 	answer(w, http.StatusOK, object{
 		"openapi": "3.1.0",
@@ -34,16 +36,13 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 				"metrics": object{"type": "http", "scheme": "bearer"},
 				"cluster": object{"type": "apiKey", "in": "header", "name": "X-Cluster-Secret"},
 			},
-			"schemas": object{"Failure": object{
-				"type": "object", "required": []string{"error"},
-				"properties": object{"error": object{"type": "string"}, "message": object{"type": "string"}},
-			}},
+			"schemas": defined.named,
 		},
 	})
 }
 
-func describeRoute(r *route) object {
-	op := object{"summary": r.summary, "responses": describeAnswers(r)}
+func describeRoute(r *route, defined *schemas) object {
+	op := object{"summary": r.summary, "responses": describeAnswers(r, defined)}
 	switch r.access {
 	case anyone:
 		op["security"] = []object{}
@@ -63,57 +62,130 @@ func describeRoute(r *route) object {
 	for _, m := range wildcard.FindAllStringSubmatch(r.pattern, -1) {
 		parameters = append(parameters, object{"name": m[1], "in": "path", "required": true, "schema": object{"type": "string"}})
 	}
-	for _, name := range r.query {
-		parameters = append(parameters, object{"name": name, "in": "query", "schema": object{"type": "string"}})
+	for _, p := range r.query {
+		parameters = append(parameters, object{"name": p.name, "in": "query", "schema": p.schema})
 	}
 	if parameters != nil {
 		op["parameters"] = parameters
 	}
 	if r.body != nil {
-		content := make(object)
-		for _, kind := range r.body {
-			content[kind] = object{}
-		}
-		op["requestBody"] = object{"content": content}
+		op["requestBody"] = object{"content": describeBody(r, defined)}
 	}
 	return op
 }
 
-// describeAnswers says which statuses a route may have.
-func describeAnswers(r *route) object {
-	failure := object{"application/json": object{"schema": object{"$ref": "#/components/schemas/Failure"}}}
+// describeBody says what a body may be. Only of JSON and of forms, which have the same
+// names, there is a schema; other kinds are taken as they are or described in the
+// documentation.
+func describeBody(r *route, defined *schemas) object {
+	content := make(object)
+	for _, kind := range r.body {
+		described := object{}
+		if r.takes != nil && (kind == typeJSON || kind == typeForm) {
+			described["schema"] = defined.of(r.takes)
+		}
+		content[kind] = described
+	}
+	return content
+}
+
+// describeAnswers says which statuses a route may have, and what comes with each.
+func describeAnswers(r *route, defined *schemas) object {
 	answers := object{}
-	add := func(code int, content object) {
+	add := func(code int, kinds []string, schema object) {
 		described := object{"description": http.StatusText(code)}
-		if content != nil {
+		content := object{}
+		for _, kind := range kinds {
+			content[kind] = object{}
+			if kind == typeJSON && schema != nil {
+				content[kind] = object{"schema": schema}
+			}
+		}
+		if len(content) > 0 {
 			described["content"] = content
 		}
 		answers[strconv.Itoa(code)] = described
 	}
+	refusal, kinds := defined.of(failure{}), []string{typeJSON}
+	if r.socket {
+		kinds = []string{typeJSON, typeText} // what is no handshake is answered by package websocket
+	}
+	for _, code := range slices.Concat(r.refuses, r.guards()) {
+		add(code, kinds, refusal)
+	}
 	switch {
-	case strings.HasPrefix(r.pattern, "/ws/"):
-		add(http.StatusSwitchingProtocols, nil)
-		add(http.StatusUpgradeRequired, nil)
-	case r.plain:
-		add(http.StatusOK, object{"text/plain": object{}})
+	case r.plain != "":
+		add(http.StatusOK, []string{r.plain}, nil)
+	case r.gives == nil:
+		add(r.success(), nil, nil)
 	default:
-		answers["2XX"] = object{"description": "Done"}
+		add(r.success(), []string{typeJSON}, defined.of(r.gives))
 	}
-	codes := []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}
-	if r.access != anyone {
-		codes = append(codes, http.StatusUnauthorized, http.StatusForbidden)
-	}
-	if strings.Contains(r.pattern, "{") {
-		codes = append(codes, http.StatusNotFound)
-	}
-	if r.method != http.MethodGet {
-		codes = append(codes, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusRequestEntityTooLarge)
-	}
-	if r.query != nil {
-		codes = append(codes, http.StatusBadRequest)
-	}
-	for _, code := range codes {
-		add(code, failure)
+	for _, code := range slices.Sorted(maps.Keys(r.also)) {
+		add(code, []string{typeJSON}, defined.of(r.also[code]))
 	}
 	return answers
+}
+
+// guards are the statuses of what stands in front of the handler.
+func (r *route) guards() []int {
+	codes := []int{http.StatusInternalServerError, http.StatusRequestEntityTooLarge}
+	if !r.unlimited {
+		codes = append(codes, http.StatusTooManyRequests)
+	}
+	if r.access != anyone {
+		codes = append(codes, http.StatusForbidden)
+	}
+	if r.access != anyone && r.access != nodes {
+		codes = append(codes, http.StatusUnauthorized)
+	}
+	if r.access == anyone && r.method != http.MethodGet {
+		codes = append(codes, http.StatusForbidden)
+	}
+	if r.body != nil {
+		codes = append(codes, http.StatusUnsupportedMediaType)
+	}
+	if r.gives != nil {
+		codes = append(codes, http.StatusNotAcceptable)
+	}
+	if r.audit != "" {
+		codes = append(codes, http.StatusServiceUnavailable)
+	}
+	return codes
+}
+
+// success is the status of an answer to what went well.
+func (r *route) success() int {
+	switch {
+	case r.code != 0:
+		return r.code
+	case r.gives == nil && r.plain == "":
+		return http.StatusNoContent
+	default:
+		return http.StatusOK
+	}
+}
+
+// param is a parameter of a query.
+type param struct {
+	name   string
+	schema object
+}
+
+func textParam(name string) param { return param{name, object{"type": "string"}} }
+
+// flagParam is set by true, and by nothing else.
+func flagParam(name string) param { return param{name, object{"type": "boolean"}} }
+
+func numberParam(name string, least, most int64) param {
+	return param{name, object{"type": "integer", "minimum": least, "maximum": most}}
+}
+
+func wordParam(name string, words ...string) param {
+	return param{name, object{"type": "string", "enum": words}}
+}
+
+// listParam may come several times.
+func listParam(name string) param {
+	return param{name, object{"type": "array", "items": object{"type": "string"}}}
 }

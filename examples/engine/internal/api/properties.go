@@ -49,8 +49,8 @@ func tcpSourceProperties(tcp *config.TCPSource) map[string]any {
 	return props
 }
 
-// destinationProperties are those of a destination of type tcp, likewise.
-func destinationProperties(tcp *config.TCPDestination) map[string]any {
+// tcpDestinationProperties are those of a destination of type tcp, likewise.
+func tcpDestinationProperties(tcp *config.TCPDestination) map[string]any {
 	props := map[string]any{
 		"remoteAddress": tcp.Host, "remotePort": strconv.Itoa(tcp.Port),
 		"transmissionModeProperties": transmissionMode(&tcp.Framing),

@@ -35,11 +35,27 @@ type route struct {
 	// needs no record. The record is written before the handler is called, and
 	// without it the handler is not.
 	audit   string
-	summary string   // for the OpenAPI description, one line
-	query   []string // the parameters that the handler looks at, likewise
-	body    []string // the media types of bodies that it reads, likewise
-	plain   bool     // it answers with text, not with JSON, likewise
 	handler http.HandlerFunc
+
+	// What follows is the OpenAPI description, and true of the handler: tests compare
+	// every answer with it.
+
+	summary string  // one line
+	query   []param // that the handler looks at
+	// body are the media types that it reads; others are refused before it. Nil: it
+	// reads none.
+	body  []string
+	takes any // a value of the type that it reads JSON into, or a schema
+	// gives is a value of the type of its answer, or a schema. Nil: there is none,
+	// unless plain says that it is no JSON but of that media type.
+	gives any
+	plain string
+	code  int // the status with that; 0: 200, or 204 where there is none
+	// refuses are the statuses of its errors, beyond those of what stands before it;
+	// also has those that come with something else than a failure.
+	refuses []int
+	also    map[int]any
+	socket  bool // a WebSocket
 
 	// maxBody bounds the request's body, in bytes. Zero: 1 MiB.
 	maxBody int64
@@ -76,7 +92,7 @@ func (s *Server) protect(r *route) http.Handler {
 	if limit == 0 {
 		limit = defaultMaxBody
 	}
-	next := s.audited(r, r.handler)
+	next := typed(r, s.audited(r, r.handler))
 	switch r.access {
 	case anyone:
 		next = s.sameOrigin(next)

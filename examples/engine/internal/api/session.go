@@ -78,6 +78,12 @@ func (s *Server) identify(x *exchange, id string) bool {
 
 const actionLogin = "user.login"
 
+// loginBody is what one signs in with.
+type loginBody struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
 // loginStatus is Mirth's.
 type loginStatus struct {
 	Status          string `json:"status"`
@@ -150,11 +156,8 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 // credentials reads name and password, in JSON or as a form.
 func credentials(w http.ResponseWriter, r *http.Request) (name, password string, ok bool) {
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
-	case "application/json":
-		var body struct {
-			Username string `json:"username"`
-			Password string `json:"password"`
-		}
+	case typeJSON:
+		var body loginBody
 		ok = readJSON(w, r, &body)
 		return body.Username, body.Password, ok
 	default:

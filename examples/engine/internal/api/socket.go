@@ -17,10 +17,13 @@ const (
 	socketPing      = 30 * time.Second
 )
 
+// socketErrors are what is not a handshake: package websocket answers it.
+var socketErrors = []int{http.StatusBadRequest, http.StatusUpgradeRequired, http.StatusNotImplemented}
+
 func (s *Server) socketRoutes() []route {
 	return []route{
-		{method: "GET", pattern: "/ws/dashboardstatus", access: viewers, handler: s.socket(&s.dashboards, s.newDashboard), summary: "WebSocket: states of connections"},
-		{method: "GET", pattern: "/ws/serverlog", access: admins, handler: s.socket(&s.logViewers, s.newLogViewer), summary: "WebSocket: the server's log"},
+		{method: "GET", pattern: "/ws/dashboardstatus", access: viewers, handler: s.socket(&s.dashboards, s.newDashboard), code: http.StatusSwitchingProtocols, socket: true, refuses: socketErrors, summary: "WebSocket: states of connections"},
+		{method: "GET", pattern: "/ws/serverlog", access: admins, handler: s.socket(&s.logViewers, s.newLogViewer), code: http.StatusSwitchingProtocols, socket: true, refuses: socketErrors, summary: "WebSocket: the server's log"},
 	}
 }
 

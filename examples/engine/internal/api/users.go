@@ -10,18 +10,34 @@ import (
 
 func (s *Server) userRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/users/_login", access: anyone, handler: s.login, body: []string{"application/json", "application/x-www-form-urlencoded"}, maxBody: 16 << 10, summary: "Sign in, by JSON or a form"},
+		{method: "POST", pattern: "/api/users/_login", access: anyone, handler: s.login, body: []string{typeJSON, typeForm}, takes: loginBody{}, maxBody: 16 << 10, gives: loginStatus{}, refuses: []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusServiceUnavailable}, also: map[int]any{http.StatusUnauthorized: loginStatus{}}, summary: "Sign in, by JSON or a form"},
 		{method: "POST", pattern: "/api/users/_logout", access: viewers, audit: "user.logout", handler: s.logout, untilChanged: true, summary: "Sign out"},
-		{method: "GET", pattern: "/api/users/current", access: viewers, handler: s.currentUser, untilChanged: true, summary: "Who is signed in"},
-		{method: "GET", pattern: "/api/users", access: admins, handler: s.listUsers, summary: "All users"},
-		{method: "POST", pattern: "/api/users", access: admins, audit: "user.create", handler: s.createUser, body: []string{"application/json"}, summary: "Add a user"},
-		{method: "GET", pattern: "/api/users/{userId}", access: admins, handler: s.getUser, summary: "One user"},
-		{method: "PUT", pattern: "/api/users/{userId}", access: admins, audit: "user.change", handler: s.changeUser, body: []string{"application/json"}, summary: "Give a user another role; ends the user's sessions"},
-		{method: "DELETE", pattern: "/api/users/{userId}", access: admins, audit: "user.delete", handler: s.deleteUser, summary: "Remove a user"},
-		{method: "PUT", pattern: "/api/users/{userId}/password", access: viewers, audit: "user.password", handler: s.setPassword, body: []string{"application/json"}, untilChanged: true, summary: "Change a password: one's own, or as admin any; ends the user's sessions"},
-		{method: "GET", pattern: "/api/users/{userId}/loggedIn", access: viewers, handler: s.loggedIn, summary: "Whether a user has a session"},
+		{method: "GET", pattern: "/api/users/current", access: viewers, handler: s.currentUser, gives: userBody{}, untilChanged: true, summary: "Who is signed in"},
+		{method: "GET", pattern: "/api/users", access: admins, handler: s.listUsers, gives: []userBody{}, summary: "All users"},
+		{method: "POST", pattern: "/api/users", access: admins, audit: "user.create", handler: s.createUser, body: []string{typeJSON}, takes: newUser{}, gives: userBody{}, code: http.StatusCreated, refuses: userErrors, summary: "Add a user"},
+		{method: "GET", pattern: "/api/users/{userId}", access: admins, handler: s.getUser, gives: userBody{}, refuses: []int{http.StatusNotFound}, summary: "One user"},
+		{method: "PUT", pattern: "/api/users/{userId}", access: admins, audit: "user.change", handler: s.changeUser, body: []string{typeJSON}, takes: newRole{}, gives: userBody{}, refuses: userErrors, summary: "Give a user another role; ends the user's sessions"},
+		{method: "DELETE", pattern: "/api/users/{userId}", access: admins, audit: "user.delete", handler: s.deleteUser, refuses: userErrors, summary: "Remove a user"},
+		{method: "PUT", pattern: "/api/users/{userId}/password", access: viewers, audit: "user.password", handler: s.setPassword, body: []string{typeJSON}, takes: newPassword{}, refuses: userErrors, untilChanged: true, summary: "Change a password: one's own, or as admin any; ends the user's sessions"},
+		{method: "GET", pattern: "/api/users/{userId}/loggedIn", access: viewers, handler: s.loggedIn, gives: true, summary: "Whether a user has a session"},
 	}
 }
+
+// What users are made and changed with.
+type (
+	newUser struct {
+		Username string     `json:"username"`
+		Password string     `json:"password"`
+		Role     users.Role `json:"role"`
+	}
+	newRole struct {
+		Role users.Role `json:"role"`
+	}
+	newPassword struct {
+		Password        string `json:"password"`
+		CurrentPassword string `json:"currentPassword,omitempty"` // where it is one's own
+	}
+)
 
 // userBody is a user's JSON.
 type userBody struct {
@@ -62,11 +78,7 @@ func (s *Server) listUsers(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Username string     `json:"username"`
-		Password string     `json:"password"`
-		Role     users.Role `json:"role"`
-	}
+	var body newUser
 	if !readJSON(w, r, &body) {
 		return
 	}
@@ -90,9 +102,7 @@ func (s *Server) getUser(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) changeUser(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Role users.Role `json:"role"`
-	}
+	var body newRole
 	if !readJSON(w, r, &body) {
 		return
 	}
@@ -125,10 +135,7 @@ func (s *Server) setPassword(w http.ResponseWriter, r *http.Request) {
 		forbidden(w, "This needs the role "+string(users.Admin))
 		return
 	}
-	var body struct {
-		Password        string `json:"password"`
-		CurrentPassword string `json:"currentPassword"`
-	}
+	var body newPassword
 	if !readJSON(w, r, &body) {
 		return
 	}
@@ -171,6 +178,9 @@ func userID(r *http.Request) int {
 	}
 	return id
 }
+
+// userErrors are the statuses of userFailure.
+var userErrors = []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}
 
 // userFailure answers what package users refuses.
 func (s *Server) userFailure(w http.ResponseWriter, r *http.Request, err error) {

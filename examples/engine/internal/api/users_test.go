@@ -139,7 +139,7 @@ func TestRequestsThatAreTooMuchOrNoJSONAreRefusedAndNever500(t *testing.T) {
 	assert.Equal(t, 413, w.Code)
 	assert.Zero(t, unread.read, "it says so itself")
 	unread = &counter{Reader: strings.NewReader(strings.Repeat(" ", 20<<20))}
-	w = request(s, "POST", "/api/users", admin, func(r *http.Request) { r.Body, r.ContentLength = unread, -1 })
+	w = request(s, "POST", "/api/users", admin, header("Content-Type", "application/json"), func(r *http.Request) { r.Body, r.ContentLength = unread, -1 })
 	assert.Equal(t, 413, w.Code)
 	assert.Less(t, unread.read, 2<<20)
 }

@@ -43,6 +43,9 @@ func TestMistakesInTheEnvironmentAreRefusedOneLineEach(t *testing.T) {
 		"MIRTH_WS_MAX_CLIENTS":       {"MIRTH_WS_MAX_CLIENTS": "0"},
 		"MIRTH_ENCRYPTION_KEY":       {"MIRTH_ENCRYPTION_KEY": marker},
 		"MIRTH_SHADOW_MODE":          {"MIRTH_SHADOW_MODE": "true"},
+		"MIRTH_CLUSTER_REDIS_URL":    {"MIRTH_CLUSTER_REDIS_URL": "rediss://" + marker},
+		"MIRTH_CLUSTER_LEASE_TTL":    {"MIRTH_CLUSTER_LEASE_TTL": marker, "MIRTH_CLUSTER_ENABLED": "yes"},
+		"MIRTH_CLUSTER_POLLING_MODE": {"MIRTH_CLUSTER_POLLING_MODE": "exclusive", "MIRTH_CLUSTER_ENABLED": "1"},
 		"MIRTH_API_RATE_LIMIT":       {"MIRTH_API_RATE_LIMIT": "-1"},
 		"LOG_LEVEL":                  {"LOG_LEVEL": marker},
 		"LOG_FORMAT":                 {"LOG_FORMAT": marker},
@@ -60,6 +63,27 @@ func TestMistakesInTheEnvironmentAreRefusedOneLineEach(t *testing.T) {
 	_, err := config.ReadEnvironment(environment(map[string]string{"PORT": "x", "LOG_FORMAT": "y", "TLS_KEY": "z"}))
 	require.Error(t, err)
 	assert.Len(t, strings.Split(err.Error(), "\n"), 3)
+}
+
+// In the original they mean nothing either where there is no cluster.
+func TestVariablesOfClustersMeanNothingWithoutOne(t *testing.T) {
+	env, err := config.ReadEnvironment(environment(map[string]string{"MIRTH_CLUSTER_LEASE_TTL": "30000", "MIRTH_CLUSTER_QUORUM_ENABLED": "true"}))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"MIRTH_CLUSTER_LEASE_TTL", "MIRTH_CLUSTER_QUORUM_ENABLED"}, env.Unsupported)
+}
+
+func TestVariablesThatNothingAsksForAreTold(t *testing.T) {
+	vars := config.NewVariables(environment(map[string]string{"TLS_KEY": "x"}))
+	for _, name := range []string{"TLS_CERT", "TLS_KEY", "NODE_EXTRA_CA_CERTS", "PORT", "MIRTH_MAIL_PASSWORD"} {
+		_, ok := vars.Lookup(name)
+		assert.Equal(t, name == "TLS_KEY", ok)
+	}
+	assert.Equal(t, []string{"MIRTH_CLUSTR_SECRET", "NODE_EXTRA_CA_CERT (did you mean NODE_EXTRA_CA_CERTS?)", "TLS_CRET (did you mean TLS_CERT?)"},
+		vars.Unknown([]string{
+			"TLS_KEY=x", "TLS_CRET=x", "MIRTH_CLUSTR_SECRET=" + marker, "NODE_EXTRA_CA_CERT=x", "MIRTH_MAIL_PASSWORD=x", "TLS_EMPTY=",
+			"PATH=/bin", "PORTS=1", "HTTP_PROXY=x", "HTTPS_PROXY=x", "MIRTH_SERVICE_HOST=10.0.0.1", "MIRTH_PORT=tcp://10.0.0.1:8080",
+			"MIRTH_PORT_8080_TCP_ADDR=10.0.0.1", "MIRTH_PORT_8080_TCP=x", "MIRTH_SERVICE_PORT_HTTP=80", "odd",
+		}))
 }
 
 func TestPasswordsCrossNoNetworkInTheClearUnlessTLSEndsInFront(t *testing.T) {
