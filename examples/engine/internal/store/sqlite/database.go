@@ -162,8 +162,9 @@ func (db *database) loadNames(ctx context.Context) (names, error) {
 	}
 	var queued int64
 	err = db.conn.QueryRowContext(ctx, `
-		SELECT coalesce((SELECT max(id) FROM message), 0), coalesce((SELECT max(seq) FROM done), 0),
-			coalesce((SELECT max((SELECT max(d.seq) FROM queued d WHERE d.queue = q.id)) FROM queue q), 0)`).
+		SELECT max(n.message, coalesce((SELECT max(id) FROM message), 0)), max(n.seq, coalesce((SELECT max(seq) FROM done), 0)),
+			coalesce((SELECT max((SELECT max(d.seq) FROM queued d WHERE d.queue = q.id)) FROM queue q), 0)
+		FROM numbered n`).
 		Scan(&n.lastMessage, &n.lastSeq, &queued)
 	if err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))

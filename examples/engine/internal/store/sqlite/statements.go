@@ -46,6 +46,7 @@ type statements struct {
 	insertRequeued, deleteDone, doneQueue   *sql.Stmt
 	insertMoved, dead                       *sql.Stmt
 	onceKnown, remember, forget             *sql.Stmt
+	prune                                   pruneStatements
 
 	// On the readers'.
 	pending, deadLetters, stats *sql.Stmt
@@ -97,6 +98,7 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.remember, "INSERT OR REPLACE INTO once (channel, key, message, until) VALUES (?, ?, ?, ?)"},
 		{&db.forget, "DELETE FROM once WHERE id IN (SELECT id FROM once WHERE until <= ? ORDER BY until LIMIT 2)"},
 	}
+	writing = append(writing, db.prune.list()...)
 	for i := range rowSizes {
 		writing = append(writing,
 			prepared{&db.insertMessages[i], insertMessage + rows(1<<i, messageColumns)},

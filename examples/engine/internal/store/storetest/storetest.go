@@ -42,6 +42,12 @@ func Run(t *testing.T, place func(t *testing.T) (open func() (store.Store, error
 		"dead letters go back all at once, in order":       requeueAll,
 		"what comes again is taken in once":                once,
 		"queues that are not empty are listed":             waitingQueues,
+		"what is old and done is pruned":                   prune,
+		"dead letters are pruned by a time of their own":   pruneDead,
+		"nothing that waits is pruned":                     pruneNothingQueued,
+		"what was counted and numbered stays so":           pruneKeepsCounts,
+		"pruning beside intake and delivery harms neither": pruneUnderLoad,
+		"keys are remembered while they may be needed":     sealingKeys,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{t: t, open: place(t)}
