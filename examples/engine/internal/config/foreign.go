@@ -3,8 +3,7 @@ package config
 // promises are variables of other versions of Mirth with which somebody counts on
 // something that is not done here. They stop the start.
 var promises = map[string]string{
-	"MIRTH_ENCRYPTION_KEY": "messages are not encrypted in the store: put the data directory on an encrypted file system, and unset it",
-	"MIRTH_SHADOW_MODE":    "there is no shadow mode: the channels would take messages in and send them on. Unset it once they may",
+	"MIRTH_SHADOW_MODE": "there is no shadow mode: the channels would take messages in and send them on. Unset it once they may",
 }
 
 // unsupported are variables of other versions of Mirth that change nothing here.
