@@ -262,14 +262,14 @@ func TestKeysThatAreNoneAreRefusedWithoutShowingThem(t *testing.T) {
 	good := secret()
 	path := filepath.Join(t.TempDir(), "keys")
 	for name, tt := range map[string]struct{ text, want string }{
-		"nothing":          {"\n# none\n", "has no key"},
-		"no id":            {good, "line 1: write ID:BASE64"},
-		"an id with more":  {"\na b:" + good, "line 2: write ID:BASE64"},
-		"no base64":        {"a:" + good + "!", "line 1: is not 32 random bytes"},
-		"too short":        {"a:" + base64.StdEncoding.EncodeToString([]byte(marker)[:16]), "line 1: is not 32 random bytes"},
-		"all the same":     {"a:" + base64.StdEncoding.EncodeToString(make([]byte, 32)), "line 1: is not 32 random bytes"},
-		"one id for two":   {"a:" + good + "\na:" + secret(), "line 2: another has the same id"},
-		"no end":           {strings.Repeat("#", 70_000), "longer than"},
+		"nothing":                {"\n# none\n", "has no key"},
+		"no id":                  {good, "line 1: write ID:BASE64"},
+		"an id with more":        {"\na b:" + good, "line 2: write ID:BASE64"},
+		"no base64":              {"a:" + good + "!", "line 1: is not 32 random bytes"},
+		"too short":              {"a:" + base64.StdEncoding.EncodeToString([]byte(marker)[:16]), "line 1: is not 32 random bytes"},
+		"all the same":           {"a:" + base64.StdEncoding.EncodeToString(make([]byte, 32)), "line 1: is not 32 random bytes"},
+		"one id for two":         {"a:" + good + "\na:" + secret(), "line 2: another has the same id"},
+		"no end":                 {strings.Repeat("#", 70_000), "longer than"},
 		"without an end of keys": {strings.Repeat("a:x\n", 10), "line 1"},
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(tt.text), 0o600))

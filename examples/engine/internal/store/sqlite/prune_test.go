@@ -82,8 +82,8 @@ func TestKillingAPruneLeavesWholeMessagesOrNone(t *testing.T) {
 
 		db := beside(t, dir)
 		for what, query := range map[string]string{
-			"queued":                     "SELECT count(*) FROM queued WHERE message NOT IN (SELECT id FROM message)",
-			"done":                       "SELECT count(*) FROM done WHERE message NOT IN (SELECT id FROM message)",
+			"queued": "SELECT count(*) FROM queued WHERE message NOT IN (SELECT id FROM message)",
+			"done":   "SELECT count(*) FROM done WHERE message NOT IN (SELECT id FROM message)",
 			"removed although it waited": `SELECT count(*) FROM message m LEFT JOIN (
 				SELECT message, count(*) AS n FROM (SELECT message FROM done UNION ALL SELECT message FROM queued) GROUP BY message
 				) d ON d.message = m.id WHERE m.deliveries <> coalesce(d.n, 0)`,
