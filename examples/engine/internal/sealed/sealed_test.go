@@ -289,7 +289,7 @@ func TestKeysThatAreNoneAreRefusedWithoutShowingThem(t *testing.T) {
 		assert.NotContains(t, text, fmt.Sprintf("%x", raw[:4]))
 	}
 	var log bytes.Buffer
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "keys", k) //nolint:sloglint // that is the test
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "keys", k)
 	assert.Contains(t, log.String(), "keys a, b")
 
 	require.NoError(t, os.Chmod(path, 0o640))
