@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/carewire/carewire/examples/engine/internal/disk"
 	"github.com/carewire/carewire/examples/engine/internal/durable"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 )
@@ -113,12 +114,12 @@ func (s *Store) copyTo(ctx context.Context, path string) error {
 			return err
 		}
 	}
-	free, err := freeSpace(filepath.Dir(path))
+	space, err := disk.Of(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	if need := uint64((pages-unused)*size + s.reserve.size); free < need { //nolint:gosec // neither is negative
-		return fmt.Errorf("%d bytes are free in %s, and %d are needed", free, filepath.Dir(path), need)
+	if need := (pages-unused)*size + s.reserve.size; space.Free < need {
+		return fmt.Errorf("%d bytes are free in %s, and %d are needed", space.Free, filepath.Dir(path), need)
 	}
 	_, err = source.ExecContext(ctx, "VACUUM INTO ?", path)
 	return err
