@@ -171,9 +171,9 @@ func TestABackupThatFailsLeavesNothing(t *testing.T) {
 // Closing the store does not wait for a backup, and leaves no connection open.
 func TestClosingCutsABackupOff(t *testing.T) {
 	dir, to := t.TempDir(), t.TempDir()
-	for round := range 10 {
+	for round := range 4 {
 		st := reopened(t, dir)
-		_, err := st.Intake(t.Context(), store.Intake{Channel: "c", Raw: make([]byte, 4<<20), Destinations: []string{quiet}})
+		_, err := st.Intake(t.Context(), store.Intake{Channel: "c", Raw: make([]byte, 1<<20), Destinations: []string{quiet}})
 		require.NoError(t, err)
 		result := make(chan error, 1)
 		go func() { result <- st.Backup(context.Background(), filepath.Join(to, fmt.Sprint(round))) }()
