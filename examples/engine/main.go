@@ -11,6 +11,7 @@
 //	go run ./examples/engine -config engine.yaml    your channels
 //	go run ./examples/engine -config engine.yaml -check
 //	go run ./examples/engine -config engine.yaml -verify-audit
+//	go run ./examples/engine -config engine.yaml -restore BACKUP
 //	go run ./examples/engine -demo                  the main job from end to end, judged
 //
 // Without -config it makes development certificates in its data directory, opens
@@ -67,6 +68,7 @@ type flags struct {
 	check    bool
 	demo     bool
 	audit    bool
+	restore  string // empty: nothing is restored
 	sabotage string // empty: none
 }
 
@@ -79,6 +81,7 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 	set.BoolVar(&f.check, "check", false, "read the configuration and all TLS files, print every mistake on a line of its own, and exit")
 	set.BoolVar(&f.demo, "demo", false, "play the main job from end to end, in under a minute, and judge whether a message was lost")
 	set.BoolVar(&f.audit, "verify-audit", false, "check that no line of the audit log was changed, removed or put in, and exit")
+	set.StringVar(&f.restore, "restore", "", "put the store of a backup `FILE` into the data directory, which must have none, and exit")
 	set.StringVar(&f.sabotage, "sabotage", "", "with -demo: break the engine's promise, which the demo must notice; the only `KIND` is "+demo.AckBeforeCommit)
 	if err := set.Parse(args); err != nil {
 		return flags{}, err
@@ -89,10 +92,10 @@ func parseFlags(args []string, stderr io.Writer) (flags, error) {
 		err = fmt.Errorf("unexpected argument %q: a configuration is given with -config", set.Arg(0))
 	case f.check && f.config == "":
 		err = errors.New("-check needs -config FILE")
-	case f.audit && f.check:
-		err = errors.New("-verify-audit and -check are each done alone")
-	case f.demo && f.audit:
-		err = errors.New("-demo brings its own configuration: leave out -verify-audit")
+	case f.audit && f.check, f.restore != "" && (f.audit || f.check):
+		err = errors.New("-verify-audit, -check and -restore are each done alone")
+	case f.demo && (f.audit || f.restore != ""):
+		err = errors.New("-demo brings its own configuration: leave out -verify-audit and -restore")
 	case f.demo && (f.config != "" || f.data != "" || f.check):
 		err = errors.New("-demo brings its own configuration: leave out -config, -data and -check")
 	case f.sabotage != "" && f.sabotage != demo.AckBeforeCommit:
@@ -121,6 +124,9 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	}
 	if f.audit {
 		return verifyAudit(f, lookup, stdout, stderr)
+	}
+	if f.restore != "" {
+		return restore(ctx, f, lookup, stdout, stderr)
 	}
 	vars := config.NewVariables(lookup)
 	env, err := config.ReadEnvironment(vars.Lookup)
@@ -176,14 +182,10 @@ func runDemo(ctx context.Context, sabotage string, stdout, stderr io.Writer) int
 // verifyAudit checks the audit log of a data directory, whether an engine runs in it
 // or not.
 func verifyAudit(f flags, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
-	dir := cmp.Or(f.data, "data")
-	if f.config != "" && f.data == "" {
-		cfg, err := config.Load(f.config, lookup)
-		if err != nil {
-			fmt.Fprintln(stderr, err)
-			return exitError
-		}
-		dir = cfg.DataDir
+	dir, err := dataDir(f, lookup)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitError
 	}
 	sum, err := audit.Verify(filepath.Join(dir, "audit"))
 	if err != nil {
@@ -193,6 +195,18 @@ func verifyAudit(f flags, lookup func(string) (string, bool), stdout, stderr io.
 	fmt.Fprintf(stdout, "The audit log holds together: records %d to %d. The hash of the last is\n%s\n"+
 		"Keep number and hash elsewhere: what is cut off at the end later shows only there.\n", sum.First, sum.Last, sum.Head)
 	return exitOK
+}
+
+// dataDir is the data directory of what is done beside an engine.
+func dataDir(f flags, lookup func(string) (string, bool)) (string, error) {
+	if f.config == "" || f.data != "" {
+		return cmp.Or(f.data, "data"), nil
+	}
+	cfg, err := config.Load(f.config, lookup)
+	if err != nil {
+		return "", err
+	}
+	return cfg.DataDir, nil
 }
 
 func configuration(f flags, lookup func(string) (string, bool), stdout io.Writer) (*config.Config, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/config"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/metrics"
+	"github.com/carewire/carewire/examples/engine/internal/sealed"
 	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/examples/engine/internal/store/sqlite"
@@ -49,6 +50,14 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 
+	keys, err := sealingKeys(cfg, env)
+	if err != nil {
+		return err
+	}
+	kept, err := sealed.Open(ctx, st, keys, sealed.Options{RefuseUnsealed: cfg.Encryption.Unsealed == "refuse", Logger: log})
+	if err != nil {
+		return err
+	}
 	id, err := serverID(env.ServerID, cfg.DataDir)
 	if err != nil {
 		return err
@@ -88,7 +97,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars
 	if unknown := vars.Unknown(os.Environ()); len(unknown) > 0 {
 		log.WarnContext(ctx, "variables that nothing here asks for have no effect", "variables", unknown)
 	}
-	eng := engine.New(cfg, measures.Store(wrap(st)), engine.Options{
+	eng := engine.New(cfg, measures.Store(wrap(kept)), engine.Options{
 		Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval, Observe: measures.Observe,
 		Certificates: func(e engine.CertificateEvent) { recordConnector(e, events, log) },
 	})
@@ -97,10 +106,12 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
 
+	backups, stop := startKeeping(ctx, cfg, eng, st, log)
+	defer func() { end(); stop() }()
 	server, err := api.New(eng, api.Options{
 		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
-		Catalog: catalog.New(stored, eng, vars.Lookup), Cluster: nodes,
+		Catalog: catalog.New(stored, eng, vars.Lookup), Backups: backups, Cluster: nodes,
 		Metrics: measures, MetricsToken: env.MetricsToken, Unauthenticated: func() { measures.Unauthenticated(metrics.API) },
 	})
 	if err != nil {

@@ -66,6 +66,7 @@ type Server struct {
 	sessions      *sessions.Table
 	audit         AuditLog
 	catalog       Catalog
+	backups       Backups // nil: none are made
 	cluster       *cluster.Auth
 	serverID      string
 	log           *slog.Logger
@@ -98,6 +99,7 @@ type Options struct {
 	// Audit keeps what users do. nil: nothing that has to be in it can be done.
 	Audit   AuditLog
 	Catalog Catalog // where channels are kept that the API makes; nil: it makes none
+	Backups Backups // makes copies of the store; nil: none are made
 	// Cluster lets other nodes in. nil: what is for them is not there.
 	Cluster *cluster.Auth
 	// TrustedProxies are the addresses whose X-Forwarded-For and X-Forwarded-Proto
@@ -139,7 +141,7 @@ const loginLimit = 10
 // an origin that is none.
 func New(e Engine, opts Options) (*Server, error) {
 	s := &Server{
-		engine: e, users: opts.Users, sessions: sessions.New(), audit: opts.Audit, catalog: opts.Catalog, cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
+		engine: e, users: opts.Users, sessions: sessions.New(), audit: opts.Audit, catalog: opts.Catalog, backups: opts.Backups, cluster: opts.Cluster, serverID: opts.ServerID, log: opts.Logger,
 		proxies: opts.TrustedProxies, origins: opts.Origins, secureCookies: opts.SecureCookies,
 		crossOrigin: http.NewCrossOriginProtection(),
 		requests:    &limiter{limit: opts.RequestLimit}, logins: &limiter{limit: loginLimit}, started: time.Now(),

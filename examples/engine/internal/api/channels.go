@@ -122,6 +122,9 @@ func (s *Server) readFailed(w http.ResponseWriter, r *http.Request, err error) {
 		answer(w, http.StatusNotFound, failure{Error: "Channel not found"})
 	case errors.Is(err, store.ErrNotFound):
 		answer(w, http.StatusNotFound, failure{Error: "Message not found"})
+	case errors.Is(err, store.ErrTampered):
+		s.log.ErrorContext(r.Context(), "message cannot be shown", "err", err)
+		conflict(w, "The message's content was changed in the store: it is not shown")
 	case errors.Is(err, context.DeadlineExceeded):
 		unavailable(w, "The search takes too long: narrow it down")
 	default:

@@ -71,7 +71,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes(), s.metricsRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.backupRoutes(), s.socketRoutes(), s.metricsRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.

@@ -114,6 +114,9 @@ func (d *decoder) check(cfg *Config) {
 		d.at("channels", "must list at least one channel")
 	}
 	d.users(cfg)
+	d.retention("", cfg.Retention, Retention{})
+	d.backup(cfg)
+	d.encryption(&cfg.Encryption)
 	ids, names := make(map[string]string), make(map[string]string)
 	var listeners []listener
 	directories := make(map[string]string)
@@ -125,6 +128,7 @@ func (d *decoder) check(cfg *Config) {
 		}
 		d.initialState(key, ch)
 		d.expected(join(key, "expected"), ch.Expected)
+		d.retention(key, ch.Retention, cfg.Retention)
 		listeners = d.source(key, &ch.Source, listeners, directories)
 		d.objects(cfg, i, directories)
 		d.destinations(key, ch, directories)

@@ -36,6 +36,13 @@ type Config struct {
 	// CertificateCheckInterval is how often the files of all TLS settings are
 	// looked at for changes. 0 and unset: 10 s. At least 100 ms.
 	CertificateCheckInterval time.Duration `yaml:"certificateCheckInterval"`
+	// Retention is how long the messages of channels are kept that have none of
+	// their own.
+	Retention Retention `yaml:"retention"`
+	// Backup copies the store while it runs, if its Directory is set.
+	Backup Backup `yaml:"backup"`
+	// Encryption seals the content of messages in the store, if it has keys.
+	Encryption Encryption `yaml:"encryption"`
 	// Users are those that the configuration sets. Others can be added through the
 	// API. Where there are none at all, the first start makes one.
 	Users    []User    `yaml:"users"`
@@ -74,6 +81,7 @@ type Channel struct {
 	// Expected says when messages come. nil: at any time, and an alert is raised
 	// never because none does.
 	Expected     *Expected     `yaml:"expected"`
+	Retention    Retention     `yaml:"retention"` // what is not set is the configuration's
 	Source       Source        `yaml:"source"`
 	Destinations []Destination `yaml:"destinations"`
 
@@ -156,6 +164,7 @@ func (c *Config) setDefaults() {
 	if c.Alerts != nil {
 		c.Alerts.setDefaults()
 	}
+	c.Backup.setDefaults()
 	for i := range c.Channels {
 		ch := &c.Channels[i]
 		setDefault(&ch.Name, ch.ID)

@@ -99,7 +99,7 @@ func TestEveryMistakeGivesOneLine(t *testing.T) {
 		text     string
 	}{
 		{"unknown key", "store: sqlite", "stroe: " + marker, 2, "stroe", "did you mean store?"},
-		{"unknown key without a likeness", "store: sqlite", "frobnicate: " + marker, 2, "frobnicate", "the keys are alerts, certificateCheckInterval, channels, dataDir, store"},
+		{"unknown key without a likeness", "store: sqlite", "frobnicate: " + marker, 2, "frobnicate", "the keys are alerts, backup, certificateCheckInterval, channels, dataDir, encryption, retention, store"},
 		{"plaintext to other nodes, of which there are none", "store: sqlite", "allow_insecure_cluster: true", 2, "allow_insecure_cluster", "not a key here"},
 		{"certificates looked at all the time", "store: sqlite", "certificateCheckInterval: 1ms", 2, "certificateCheckInterval", "at least 100ms"},
 		{"unknown key in a source", "transmissionMode: MLLP", "TransmissionMode: MLLP", 10, "channels[0].source.TransmissionMode", "did you mean transmissionMode?"},

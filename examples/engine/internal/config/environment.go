@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/carewire/carewire/examples/engine/internal/sealed"
 )
 
 // Environment is how the process itself runs: what an operator sets in a unit
@@ -37,6 +39,9 @@ type Environment struct {
 	LogLevel     slog.Level // LOG_LEVEL: debug, info (the default), warn, error
 	LogJSON      bool       // LOG_FORMAT: text (the default) or json
 	ServerID     string     // MIRTH_SERVER_ID; empty: one kept in the data directory
+	// EncryptionKeys are MIRTH_ENCRYPTION_KEY: what seals the content of messages where
+	// the configuration names no file of keys.
+	EncryptionKeys sealed.Keys
 	// Unsupported are the variables that are set, that other versions of Mirth know,
 	// and that mean nothing here.
 	Unsupported []string
@@ -121,6 +126,11 @@ func ReadEnvironment(lookup func(string) (string, bool)) (Environment, error) {
 	}
 	env.MetricsToken = metricsToken(get, refuse)
 	env.ExtraCACerts = get("NODE_EXTRA_CA_CERTS", "")
+	if text := get("MIRTH_ENCRYPTION_KEY", ""); text != "" {
+		if env.EncryptionKeys, err = sealed.ParseKeys(text); err != nil {
+			refuse("MIRTH_ENCRYPTION_KEY: %w", err)
+		}
+	}
 	foreign(&env, get, refuse)
 	return env, errors.Join(mistakes...)
 }

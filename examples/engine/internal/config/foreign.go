@@ -4,7 +4,6 @@ package config
 // something that is not done here. They stop the start.
 var promises = map[string]string{
 	"MIRTH_CLUSTER_REDIS_URL": "sessions and events are not shared with other nodes: each engine has its own. Unset it",
-	"MIRTH_ENCRYPTION_KEY":    "messages are not encrypted in the store: put the data directory on an encrypted file system, and unset it",
 	"MIRTH_SHADOW_MODE":       "there is no shadow mode: the channels would take messages in and send them on. Unset it once they may",
 }
 

@@ -144,7 +144,7 @@ func lineOf(data []byte, match []int, otherwise int) int {
 // resolvePaths makes every path in cfg independent of the working directory's
 // meaning: relative ones count from the configuration file.
 func (d *decoder) resolvePaths(cfg *Config) {
-	paths := []*string{&cfg.DataDir}
+	paths := []*string{&cfg.DataDir, &cfg.Backup.Directory, &cfg.Encryption.KeyFile}
 	addTLS := func(p *tlsprops.TlsProperties) {
 		if p == nil {
 			return

@@ -139,6 +139,7 @@ func (d *decoder) channel(root *yaml.Node, others []*Channel) *Channel {
 	}
 	d.initialState("", ch)
 	d.expected("expected", ch.Expected)
+	d.retention("", ch.Retention, Retention{})
 	d.source("", &ch.Source, seen.listeners, seen.directories)
 	d.destinations("", ch, seen.directories)
 	if dicom := ch.Source.DICOM; dicom != nil && dicom.Dest == "" && d.has("source.dest") {

@@ -145,9 +145,16 @@ func (e *Engine) leavesBehind(ctx context.Context, old, fresh *channel) error {
 	}
 	for _, d := range stats.Destinations {
 		left := &QueuedError{Channel: old.cfg.ID, Destination: d.Name, Queued: d.Queued}
-		if fresh == nil {
-			left.Dead = d.Error // they could not be seen any more
-		} else if slices.Contains(fresh.destinations, d.Name) {
+		if fresh == nil && d.Error > 0 { // they could not be seen any more
+			kept, err := e.store.DeadLetters(ctx, old.cfg.ID, d.Name, 0, 1)
+			if err != nil {
+				return err
+			}
+			if len(kept) > 0 { // and have not all been pruned, which does not uncount them
+				left.Dead = d.Error
+			}
+		}
+		if fresh != nil && slices.Contains(fresh.destinations, d.Name) {
 			continue
 		}
 		// What has had no destination before is not left behind by this change.

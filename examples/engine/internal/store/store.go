@@ -96,8 +96,8 @@ type Delivery struct {
 	Skipped     bool      // it comes after all that are not, also those to come; see Store.Skip
 }
 
-// Stats counts what became of a channel's messages. For every destination, at
-// any time, Received = Sent + Queued + Error.
+// Stats counts what became of a channel's messages, those that were pruned since
+// included. For every destination, at any time, Received = Sent + Queued + Error.
 type Stats struct {
 	Received     int64              // messages taken in
 	Filtered     int64              // of these, with no destination
@@ -127,6 +127,8 @@ type DestinationStats struct {
 // that is ctx's means that nothing was changed.
 type Store interface {
 	Browser
+	Pruner
+	Sealing
 
 	// Intake makes the message and one queued delivery for each destination
 	// durable in one transaction, and returns after that. After any error the
@@ -232,6 +234,10 @@ var (
 
 	// ErrLocked is returned at opening when another process has the store open.
 	ErrLocked = errors.New("store: in use by another process")
+
+	// ErrTampered is returned for content that was changed in the store, or moved
+	// there from another message.
+	ErrTampered = errors.New("store: the content of the message was tampered with")
 
 	// ErrNewer is returned at opening when a newer version of the engine has
 	// written the store: it is left untouched.

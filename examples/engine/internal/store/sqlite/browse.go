@@ -13,6 +13,7 @@ import (
 // outcomesQuery finds the deliveries of one message. One statement is one snapshot:
 // a delivery that is being completed is in it once. The first two parts find those
 // with the numbers that the message gave them, the last two those that were moved.
+// (CROSS JOIN keeps the order of the tables: SQLite would go through the whole queue.)
 const outcomesQuery = `
 	SELECT d.seq, q.destination, d.state, d.attempts, d.maybe_sent, d.last_error, 0, d.done_at
 	FROM done d JOIN queue q ON q.id = d.queue WHERE d.seq >= ?1 AND d.seq < ?1 + ?2 AND d.message = ?3
@@ -24,7 +25,7 @@ const outcomesQuery = `
 	FROM moved v JOIN done d ON d.seq = v.seq JOIN queue q ON q.id = d.queue WHERE v.message = ?3
 	UNION ALL
 	SELECT d.seq, q.destination, 0, d.attempts, d.maybe_sent, d.last_error, d.next_at, 0
-	FROM moved v JOIN queue q ON q.channel = ?4 JOIN queued d ON d.queue = q.id AND d.seq = v.seq WHERE v.message = ?3
+	FROM moved v CROSS JOIN queue q CROSS JOIN queued d WHERE v.message = ?3 AND q.channel = ?4 AND d.queue = q.id AND d.seq = v.seq
 	ORDER BY 1`
 
 const (

@@ -44,6 +44,8 @@ var children = map[string]func(){
 	"hold":         hold,
 	"skip":         skip,
 	"migrate":      migrate,
+	"prune":        pruning,
+	"backups":      backups,
 }
 
 func say(word string, what any) {
@@ -72,8 +74,9 @@ func intake(st store.Store, controlID string) error {
 
 // load takes in from 50 callers and empties one of the two queues, until it is
 // killed. When lying it acknowledges before the store has answered.
-func load(lying bool) {
-	st := openAsChild()
+func load(lying bool) { loadOn(openAsChild(), lying) }
+
+func loadOn(st *sqlite.Store, lying bool) {
 	var number atomic.Int64
 	for range 50 {
 		go func() {

@@ -160,7 +160,7 @@ func (db *database) loadNames(ctx context.Context) (names, error) {
 	if err := rows.Err(); err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}
-	err = db.conn.QueryRowContext(ctx, "SELECT coalesce((SELECT max(id) FROM message), 0)").Scan(&n.lastMessage)
+	err = db.conn.QueryRowContext(ctx, "SELECT max(n.message, coalesce((SELECT max(id) FROM message), 0)), n.seq FROM numbered n").Scan(&n.lastMessage, &n.lastSeq)
 	if err != nil {
 		return n, fmt.Errorf("store: %w", classify(err))
 	}

@@ -34,7 +34,7 @@ func AddMigration(script string) (undo func()) {
 func Queries() map[string]string {
 	queries := map[string]string{
 		"pending": pendingQuery, "dead letters": deadLettersQuery, "stats": statsQuery, "message": messageQuery,
-		"requeue all": deadQuery, "once": onceKnownQuery,
+		"requeue all": deadQuery, "once": onceKnownQuery, "prune from": pruneFromQuery, "prune": pruneQuery,
 		"outcomes": strings.TrimSuffix(outcomesQuery, "ORDER BY 1"), // of which there are a few
 	}
 	for name, f := range map[string]store.Filter{
@@ -47,5 +47,5 @@ func Queries() map[string]string {
 }
 
 // DowngradeTo1 makes a closed database one of version 1.
-const DowngradeTo1 = `DROP INDEX message_listed; DROP TABLE moved; DROP TABLE once;
+const DowngradeTo1 = `DROP TABLE sealing; DROP TABLE numbered; DROP INDEX message_listed; DROP TABLE moved; DROP TABLE once;
 	ALTER TABLE message DROP COLUMN first_seq; ALTER TABLE message DROP COLUMN deliveries; PRAGMA user_version = 1`

@@ -245,6 +245,9 @@ func TestNoQueryReadsAWholeTable(t *testing.T) {
 			require.NoError(t, rows.Scan(&id, &parent, &unused, &step))
 			assert.NotContains(t, step, "SCAN", name)
 			assert.NotContains(t, step, "TEMP B-TREE", name)
+			if step == "SEARCH d USING PRIMARY KEY (queue=?)" {
+				assert.Contains(t, query, "ORDER BY d.seq", "%s reads a whole queue", name)
+			}
 		}
 		require.NoError(t, rows.Err())
 		require.NoError(t, rows.Close())

@@ -112,6 +112,19 @@ CREATE INDEX once_until ON once (until);
 -- What was remembered under a key, without a message (0): an answer.
 ALTER TABLE once ADD COLUMN value BLOB;
 `,
+	`
+-- The numbers that had been given out when messages were pruned last: what is left
+-- does not tell.
+CREATE TABLE numbered (message INTEGER NOT NULL, seq INTEGER NOT NULL) STRICT;
+INSERT INTO numbered VALUES (0, 0);
+
+-- Keys that content was sealed with before it came here; not the keys themselves.
+CREATE TABLE sealing (
+	key_id    TEXT PRIMARY KEY,
+	key_check BLOB NOT NULL,
+	last      INTEGER -- the last message in its time, or NULL: that is now
+) STRICT;
+`,
 }
 
 // migrate brings the database to this program's version.

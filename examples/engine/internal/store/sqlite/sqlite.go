@@ -84,6 +84,7 @@ type Store struct {
 	stopped     chan struct{} // closed by run when it returns
 	closeOnce   sync.Once
 
+	copies copies // that are being made
 	inbox  inbox  // of the writer
 	writer writer // owned by run
 
@@ -225,6 +226,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.setSick(store.ErrClosed)
 		s.inbox.close()
+		s.stopBackups()
 		close(s.closing)
 	})
 	<-s.stopped

@@ -19,12 +19,14 @@ func TestMain(m *testing.M) {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) func() (store.Store, error) {
+	place := func(t *testing.T) func() (store.Store, error) {
 		dir := t.TempDir()
 		return func() (store.Store, error) {
 			return sqlite.Open(t.Context(), dir, noReserve)
 		}
-	})
+	}
+	storetest.Run(t, place)
+	storetest.RunSealing(t, place)
 }
 
 // noReserve spares most tests the writing of 16 MiB.

@@ -50,6 +50,7 @@ type statements struct {
 	insertMoved, dead                       *sql.Stmt
 	onceKnown, remember, forget             *sql.Stmt
 	skip, deleteMoved                       *sql.Stmt
+	prune                                   pruneStatements
 
 	// On the readers'.
 	pending, deadLetters, stats, recall *sql.Stmt
@@ -105,6 +106,7 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.remember, "INSERT OR REPLACE INTO once (channel, key, message, until, value) VALUES (?, ?, ?, ?, ?)"},
 		{&db.forget, "DELETE FROM once WHERE id IN (SELECT id FROM once WHERE until <= ? ORDER BY until LIMIT 2)"},
 	}
+	writing = append(writing, db.prune.list()...)
 	for i := range rowSizes {
 		writing = append(writing,
 			prepared{&db.insertMessages[i], insertMessage + rows(1<<i, messageColumns)},

@@ -233,6 +233,7 @@ func (w *writer) fail(cause error) {
 	w.reason = fmt.Errorf("%w: %w", store.ErrFailed, cause)
 	w.store.setSick(w.reason)
 	w.store.log.Error("store: the disk failed, everything is refused until the store has been reopened", "err", cause)
+	w.store.stopBackups()
 	w.store.swap(nil)
 	if err := w.db.close(); err != nil {
 		w.store.log.Error("store: close after failure", "err", err)

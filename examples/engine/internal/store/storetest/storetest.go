@@ -17,7 +17,7 @@ import (
 // that it returns opens the store of that test, which is empty at first, and is
 // called again after the store was closed.
 func Run(t *testing.T, place func(t *testing.T) (open func() (store.Store, error))) {
-	for name, test := range map[string]func(t *testing.T, f *fixture){
+	run(t, place, map[string]func(t *testing.T, f *fixture){
 		"intake queues the message for every destination":  intakeQueues,
 		"payloads of every size come back byte for byte":   payloads,
 		"what cannot be kept is refused":                   invalidIntake,
@@ -44,7 +44,23 @@ func Run(t *testing.T, place func(t *testing.T) (open func() (store.Store, error
 		"queues that are not empty are listed":             waitingQueues,
 		"what was skipped comes after all others":          skip,
 		"what was remembered is recalled until its time":   remember,
-	} {
+		"what is old and done is pruned":                   prune,
+		"dead letters are pruned by a time of their own":   pruneDead,
+		"nothing that waits is pruned":                     pruneNothingQueued,
+		"what was counted and numbered stays so":           pruneKeepsCounts,
+		"pruning beside intake and delivery harms neither": pruneUnderLoad,
+	})
+}
+
+// RunSealing tests an implementation that is not sealed itself, in the same way.
+func RunSealing(t *testing.T, place func(t *testing.T) (open func() (store.Store, error))) {
+	run(t, place, map[string]func(t *testing.T, f *fixture){
+		"keys are remembered while they may be needed": sealingKeys,
+	})
+}
+
+func run(t *testing.T, place func(t *testing.T) func() (store.Store, error), tests map[string]func(t *testing.T, f *fixture)) {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := &fixture{t: t, open: place(t)}
 			f.reopen()
