@@ -95,7 +95,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, look
 	server, err := api.New(eng, api.Options{
 		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
-		Catalog: catalog.New(stored, eng, lookup), Cluster: nodes,
+		Catalog: catalog.New(stored, eng, lookup), Cluster: nodes, Certificate: certificate,
 		Metrics: measures, MetricsToken: env.MetricsToken, Unauthenticated: func() { measures.Unauthenticated(metrics.API) },
 	})
 	if err != nil {

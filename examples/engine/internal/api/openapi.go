@@ -13,7 +13,7 @@ type object = map[string]any
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 	paths := make(object)
 	for _, r := range s.routes() {
-		if r.access == nodes && s.cluster == nil {
+		if r.access == nodes && s.cluster == nil || r.page {
 			continue
 		}
 		of, known := paths[r.pattern].(object)

@@ -47,6 +47,9 @@ type route struct {
 	health bool
 	// unlimited is set for what the limit of requests per minute leaves out.
 	unlimited bool
+	// page is set for the files of the page at /, which the description of the API
+	// leaves out.
+	page bool
 	// untilChanged is set for what a user may do who must first choose a password.
 	untilChanged bool
 }
@@ -55,7 +58,7 @@ const defaultMaxBody = 1 << 20
 
 // routes is the table. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes(), s.metricsRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes(), s.metricsRoutes(), s.certificateRoutes(), s.pageRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.

@@ -101,6 +101,9 @@ func (f *fixture) stats(channel string) store.Stats {
 	f.t.Helper()
 	stats, err := f.Stats(f.t.Context(), channel)
 	require.NoError(f.t, err)
+	all, err := f.AllStats(f.t.Context())
+	require.NoError(f.t, err)
+	require.Equal(f.t, all[channel], stats, "AllStats agrees with Stats")
 	return stats
 }
 
@@ -429,8 +432,9 @@ func closed(t *testing.T, f *fixture) {
 	_, message := f.Message(ctx, "c", 1)
 	_, waiting := f.Waiting(ctx)
 	_, recall := f.Recall(ctx, "c", []byte("k"))
+	_, overview := f.AllStats(ctx)
 	for i, err := range []error{
-		intake, forward, requeue, pending, dead, stats, all, find, count, message, waiting, f.Healthy(),
+		intake, forward, requeue, pending, dead, stats, all, find, count, message, waiting, overview, f.Healthy(),
 		f.Delivered(ctx, &d), f.Failed(ctx, &d, time.Now(), false, ""), f.DeadLetter(ctx, &d, false, ""),
 		f.Skip(ctx, &d, time.Now(), false, ""), recall, f.Remember(ctx, "c", store.Once{Key: []byte("k"), For: time.Hour}, nil),
 	} {
