@@ -185,7 +185,7 @@ function entered(user) {
   status = h('span', {class: 'live', 'data-kind': 'busy', role: 'status'}, 'Connecting');
   top.replaceChildren(brand(),
     h('nav', {'aria-label': 'Views'}, views.filter((v) => app.may(v.least)).map((v) => h('a', {href: v.path}, v.name))),
-    h('div', {class: 'who'}, status, h('span', {class: 'name', title: `Role: ${user.role}`}, user.username),
+    h('div', {class: 'who'}, status, h('span', {class: 'user', title: `Role: ${user.role}`}, user.username),
       h('button', {type: 'button', class: 'quiet small', click: leave}, 'Sign out')));
   connect();
   show();

@@ -39,14 +39,12 @@ export function log() {
     opened(send) {
       text(state, '');
       send({type: 'subscribe', filter: {}});
+      // An engine that was started again counts from 1, but then the session has ended, too.
       send({type: 'getHistory', fetchSize: most, lastLogId: last});
     },
-    // An engine that was started again counts from 1.
     received(frame) {
-      if (frame.type === 'history') {
-        if (frame.data.length && frame.data.at(-1).id < last) last = 0;
-        add(frame.data);
-      } else if (frame.type === 'log') add([frame.data]);
+      if (frame.type === 'history') add(frame.data);
+      else if (frame.type === 'log') add([frame.data]);
     },
     lost: () => text(state, 'The connection is lost.'),
     refused: async () => true,
