@@ -320,7 +320,7 @@ func TestPageIsForEverybody(t *testing.T) {
 		}
 		p.says("[data-channel=orders]", "ago")
 		if *screenshots != "" { // something to be seen in the plots
-			for i := range 12 {
+			for i := range 6 {
 				for range i % 5 {
 					w.send(w.in, w.client, message("ADT-MORE"))
 				}

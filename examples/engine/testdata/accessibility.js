@@ -29,7 +29,10 @@
   for (const e of all('a, button, input, select, summary, pre[tabindex], [role=log]')) {
     const name = e.getAttribute('aria-label') || [...e.labels ?? []].map((l) => l.textContent).join('') || (e.matches('input, select') ? '' : e.textContent);
     if (!name.trim()) wrong('name', e);
+    if (e.matches('a, button') && !name.includes(e.textContent.trim())) wrong('name has what is seen', e); // 2.5.3
   }
+  for (const e of document.querySelectorAll('th')) if (!e.textContent) wrong('heading of a column', e);
+  for (const e of document.querySelectorAll('li')) if (!e.parentElement.matches('ul, ol') || e.parentElement.role) wrong('item of a list', e);
   for (const e of all('table')) if (!e.getAttribute('aria-label')) wrong('table name', e);
   for (const e of document.querySelectorAll('svg')) if (e.getAttribute('aria-hidden') !== 'true' && !e.getAttribute('aria-label')) wrong('drawing', e);
 

@@ -25,7 +25,7 @@ export function certificateTable(uses, now, named) {
       all.get(key).for.push([use, c]);
     }
   }
-  const {element, body} = table('Certificates', [['Certificate', 'name'], ['Used for', 'wide'], ['In use since', 'num'], ['Ends', 'num'], ['', 'state']], 'certificates');
+  const {element, body} = table('Certificates', [['Certificate', 'name'], ['Used for', 'wide'], ['In use since', 'num'], ['Ends', 'num'], ['Left', 'state', true]], 'certificates');
   const sorted = [...all.values()].sort((a, b) => (a.notAfter < b.notAfter ? -1 : 1));
   body.append(...sorted.map((c) => row({'data-subject': c.subject, 'data-ends': c.notAfter},
     cell('Certificate', 'name', h('strong', {title: c.subject}, commonName(c.subject)),

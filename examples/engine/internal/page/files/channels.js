@@ -7,7 +7,7 @@ import {address, askStop, setPill, statePill} from './parts.js';
 import {plot} from './plot.js';
 
 const columns = [['Channel', 'name'], ['State', 'state'], ['Received', 'flow'], ['Sent', 'num'], ['Waiting', 'num'],
-  ['Oldest waits', 'num'], ['Dead letters', 'num'], ['Last message', 'num'], ['', 'act']];
+  ['Oldest waits', 'num'], ['Dead letters', 'num'], ['Last message', 'num'], ['Actions', 'act', true]];
 
 // attention tells whether somebody should look at a channel.
 const attention = ({status}) => status.state !== 'STARTED' || status.statistics.error > 0 || status.statistics.queued > 0;
@@ -133,7 +133,7 @@ export function overview(app) {
 
   const element = h('div', {},
     h('h1', {tabindex: '-1'}, 'Channels'), summary,
-    h('div', {class: 'tools', role: 'search'}, h('label', {for: 'filter'}, 'Find'), filter,
+    h('div', {class: 'tools', role: 'search'}, h('span', {class: 'pair'}, h('label', {for: 'filter'}, 'Find'), filter),
       h('label', {class: 'check', for: 'only'}, only, 'Only what needs a look')),
     list, none);
   changed([...app.model.channels.keys()]);

@@ -5,7 +5,7 @@ import {cell, confirm, h, row, table, text} from './dom.js';
 import {bytes, count, moment} from './format.js';
 import {contentButton} from './messages.js';
 
-const columns = [['Received', ''], ['Control ID', 'id'], ['Attempts', 'num'], ['Last error', 'wide'], ['Size', 'num'], ['', 'act']];
+const columns = [['Received', ''], ['Control ID', 'id'], ['Attempts', 'num'], ['Last error', 'wide'], ['Size', 'num'], ['Actions', 'act', true]];
 const page = 50;
 
 export function deadLetters(app) {
@@ -36,7 +36,7 @@ export function deadLetters(app) {
     };
     const line = (d) => {
       const place = h('td', {role: 'cell', colspan: String(columns.length)});
-      const again = h('button', {type: 'button', class: 'small', 'aria-label': `Send message ${d.messageId} again`, click() {
+      const again = h('button', {type: 'button', class: 'small', 'aria-label': `Send again: message ${d.messageId}`, click() {
         again.disabled = true;
         send(() => post(`${channelPath(channel.id, 'deadLetters', d.sequence, '_requeue')}?${query}`));
       }}, 'Send again');

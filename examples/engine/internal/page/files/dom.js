@@ -33,12 +33,13 @@ export function text(element, value) {
 }
 
 // table makes a table that stays one for screen readers when it is laid out as cards
-// on a phone. columns are [heading, class] pairs.
+// on a phone. columns are [heading, class] pairs; a heading that explains itself is for
+// screen readers alone: [heading, class, true].
 export function table(caption, columns, className) {
   const body = h('tbody', {role: 'rowgroup'});
   const element = h('table', {role: 'table', class: className, 'aria-label': caption},
-    h('thead', {role: 'rowgroup'}, h('tr', {role: 'row'}, columns.map(([heading, kind]) =>
-      h('th', {role: 'columnheader', scope: 'col', class: kind}, heading)))),
+    h('thead', {role: 'rowgroup'}, h('tr', {role: 'row'}, columns.map(([heading, kind, alone]) =>
+      h('th', {role: 'columnheader', scope: 'col', class: kind}, alone ? h('span', {class: 'hidden'}, heading) : heading)))),
     body);
   return {element, body};
 }

@@ -7,7 +7,8 @@ const most = 1000; // lines
 const levels = {DEBUG: 0, INFO: 1, WARN: 2, ERROR: 3};
 
 export function log() {
-  const list = h('ol', {class: 'log', role: 'log', 'aria-live': 'off', 'aria-label': 'Log', tabindex: '0'});
+  const list = h('ol', {});
+  const frame = h('div', {class: 'log', role: 'log', 'aria-live': 'off', 'aria-label': 'Log', tabindex: '0'}, list);
   const state = h('span', {class: 'note', role: 'status'}, 'Connecting');
   const level = h('select', {id: 'level', change: () => sift()}, ['DEBUG', 'INFO', 'WARN', 'ERROR'].map((l) => h('option', {value: l, selected: l === 'INFO'}, `${l[0]}${l.slice(1).toLowerCase()} and above`)));
   const filter = h('input', {id: 'words', type: 'search', autocomplete: 'off', spellcheck: 'false', input: () => sift()});
@@ -19,7 +20,7 @@ export function log() {
     for (const line of list.children) line.hidden = !wanted(line);
     end();
   };
-  const end = () => { if (follow.checked) list.scrollTop = list.scrollHeight; };
+  const end = () => { if (follow.checked) frame.scrollTop = frame.scrollHeight; };
   const add = (entries) => {
     const lines = [];
     for (const e of entries) {
@@ -42,15 +43,17 @@ export function log() {
       // An engine that was started again counts from 1, but then the session has ended, too.
       send({type: 'getHistory', fetchSize: most, lastLogId: last});
     },
-    received(frame) {
-      if (frame.type === 'history') add(frame.data);
-      else if (frame.type === 'log') add([frame.data]);
+    received({type, data}) {
+      if (type === 'history') add(data);
+      else if (type === 'log') add([data]);
     },
     lost: () => text(state, 'The connection is lost.'),
     refused: async () => true,
   });
   return {title: 'Log', close: () => socket.close(), element: h('div', {class: 'logview'},
     h('h1', {tabindex: '-1'}, 'Log'),
-    h('div', {class: 'tools', role: 'search'}, h('label', {for: 'level'}, 'Level'), level, h('label', {for: 'words'}, 'Find'), filter,
-      h('label', {class: 'check', for: 'follow'}, follow, 'Follow'), state), list)};
+    h('div', {class: 'tools', role: 'search'},
+      h('span', {class: 'pair'}, h('label', {for: 'level'}, 'Level'), level),
+      h('span', {class: 'pair'}, h('label', {for: 'words'}, 'Find'), filter),
+      h('label', {class: 'check', for: 'follow'}, follow, 'Follow'), state), frame)};
 }

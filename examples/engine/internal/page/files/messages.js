@@ -6,7 +6,7 @@ import {cell, confirm, h, row, table, text} from './dom.js';
 import {bytes, count, moment, outcome} from './format.js';
 import {pill} from './parts.js';
 
-const columns = [['Received', ''], ['Control ID', 'id'], ['Size', 'num'], ['What became of it', 'wide'], ['', 'act']];
+const columns = [['Received', ''], ['Control ID', 'id'], ['Size', 'num'], ['What became of it', 'wide'], ['Actions', 'act', true]];
 const page = 25;
 const shownBytes = 256 * 1024; // of one message
 const pause = 3000;            // ms between two looks at a list that changes
@@ -37,7 +37,7 @@ export function contentButton(app, channel, message, place) {
       const rest = raw.length - shownBytes;
       place.replaceChildren(h('div', {class: 'content'},
         h('p', {class: 'note'}, `Message ${message}, ${bytes(raw.length)}. That you looked is in the audit log.${rest > 0 ? ` The last ${bytes(rest)} are not shown.` : ''}`),
-        h('pre', {tabindex: '0', 'aria-label': `Content of message ${message}`}, read(raw))));
+        h('pre', {tabindex: '0', role: 'region', 'aria-label': `Content of message ${message}`}, read(raw))));
       say(true);
     } catch (error) {
       app.failed(error);
@@ -76,7 +76,7 @@ export function messages(app, channel) {
       cell('Received', '', h('time', {datetime: m.receivedDate}, moment(m.receivedDate))), cell('Control ID', 'id', m.controlId || '–'),
       cell('Size', 'num', bytes(m.bytes)), cell('What became of it', 'wide', became),
       cell('', 'act', contentButton(app, channel, m.messageId, place),
-        h('button', {type: 'button', class: 'quiet small', 'aria-label': `Process message ${m.messageId} again`, click: () => again(m.messageId)}, 'Process again')));
+        h('button', {type: 'button', class: 'quiet small', 'aria-label': `Process again: message ${m.messageId}`, click: () => again(m.messageId)}, 'Process again')));
     return {elements: [main, content], show(now) {
       const of = Object.values(now.connectorMessages), deliveries = of.filter((c) => c.metaDataId > 0);
       const said = JSON.stringify(deliveries);

@@ -101,9 +101,6 @@ func (f *fixture) stats(channel string) store.Stats {
 	f.t.Helper()
 	stats, err := f.Stats(f.t.Context(), channel)
 	require.NoError(f.t, err)
-	all, err := f.AllStats(f.t.Context())
-	require.NoError(f.t, err)
-	require.Equal(f.t, all[channel], stats, "AllStats agrees with Stats")
 	return stats
 }
 
@@ -145,7 +142,13 @@ func intakeQueues(t *testing.T, f *fixture) {
 	f.intake("adt", "filtered")
 	stats := f.stats("adt")
 	assert.Equal(t, []int64{2, 1, 2}, []int64{stats.Received, stats.Filtered, stats.Queued})
+	assert.WithinRange(t, stats.LastReceived, before, time.Now().Add(time.Second))
+	assert.False(t, stats.LastReceived.Before(stats.OldestQueued))
 	assert.Zero(t, f.stats("other"))
+	f.intake("second", "1", "lab")
+	all, err := f.AllStats(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]store.Stats{"adt": stats, "second": f.stats("second")}, all, "AllStats agrees with Stats")
 }
 
 func payloads(t *testing.T, f *fixture) {
