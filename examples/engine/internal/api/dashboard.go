@@ -15,6 +15,11 @@ import (
 // clients to be told.
 const dashboardInterval = time.Second
 
+// dashboardShare is how many times as long as a look takes passes from one to the next
+// at least: to be watched must not cost more than a tenth of a processor, however many
+// channels there are, and however little else of the machine is left.
+const dashboardShare = 10
+
 // maxConnectionLog bounds what getHistory can return.
 const maxConnectionLog = 1000
 
@@ -51,6 +56,7 @@ type dashboard struct {
 
 	mu     sync.Mutex
 	looked time.Time                  // guarded by mu
+	took   time.Duration              // of the last look; guarded by mu
 	board  board                      // guarded by mu
 	states map[string]connectionState // guarded by mu; by channel ID; replaced, never changed
 	log    []connectionLog            // guarded by mu; up to maxConnectionLog, the latest last
@@ -62,9 +68,10 @@ type dashboard struct {
 func (d *dashboard) look(ctx context.Context, after uint64) (map[string]connectionState, []connectionLog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now := time.Now(); d.looked.IsZero() || now.Sub(d.looked) >= dashboardInterval {
+	if now := time.Now(); d.looked.IsZero() || now.Sub(d.looked) >= max(dashboardInterval, dashboardShare*d.took) {
 		d.looked = now
 		d.refreshLocked(ctx, now)
+		d.took = time.Since(now)
 	}
 	var log []connectionLog
 	for _, item := range d.log {

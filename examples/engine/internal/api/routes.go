@@ -56,7 +56,7 @@ type route struct {
 
 const defaultMaxBody = 1 << 20
 
-// routes is the table. Each group stands beside its handlers.
+// routes is the table, of the API and of the page's files. Each group stands beside its handlers.
 func (s *Server) routes() []route {
 	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.socketRoutes(), s.metricsRoutes(), s.certificateRoutes(), s.pageRoutes())
 }
