@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,9 +91,7 @@ func TestStatusesArePushedAsTheyChange(t *testing.T) {
 		next := c.statuses()
 		assert.NotContains(t, next, "channels")
 		assert.LessOrEqual(t, len(next["data"].([]any)), 250)
-		for id, n := range received(t, next) {
-			all[id] = n
-		}
+		maps.Copy(all, received(t, next))
 	}
 	m.count.Store(7)
 	assert.Equal(t, map[string]float64{"c00000": 7}, received(t, c.statuses()), "what has changed, and nothing else")
