@@ -235,9 +235,22 @@ func (p *tab) look(width, height int, scheme string) {
 	}}, nil)
 }
 
+// visit loads the page, and loads it again where a file of it was lost: the server hangs
+// up on a browser that takes more than five seconds to ask, as one does on a machine
+// that has no time for it.
 func (p *tab) visit(url string) {
 	p.t.Helper()
-	p.do("Page.navigate", object{"url": url}, nil)
+	for end := time.Now().Add(browserTime); ; {
+		p.do("Page.navigate", object{"url": url}, nil)
+		for again := time.Now().Add(15 * time.Second); time.Now().Before(again); time.Sleep(20 * time.Millisecond) {
+			if p.eval(`Boolean(document.querySelector(".signin, .live"))`) == true {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("%s does not load: %v", url, p.complaints())
+		}
+	}
 }
 
 // eval runs JavaScript, an expression, in the page, and returns its value; of a promise,
