@@ -55,7 +55,7 @@ type channel struct {
 	workers      []*worker
 	destinations []string // their names, in order
 	files        []*watchedFiles
-	room         *room    // nil: no queue has a bound
+	room         *room // nil: no queue has a bound
 
 	refusing atomic.Bool // whether the last message could not be stored
 
