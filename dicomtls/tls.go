@@ -107,6 +107,20 @@ func (p *Properties) Check(role tlsprops.Role) error {
 	return err
 }
 
+// Load reads the files as Server and Dialer do, for a program that wants to watch
+// their certificates without either: see [tlsprops.Source]. The error is
+// [tlsprops.ErrDisabled] in a mode without TLS, else a *[FieldError].
+func (p *Properties) Load(role tlsprops.Role) (*tlsprops.Source, error) {
+	s, err := p.load(role)
+	switch {
+	case err != nil:
+		return nil, err
+	case s == nil:
+		return nil, tlsprops.ErrDisabled
+	}
+	return s.source, nil
+}
+
 // checkListenerKey refuses a certificate with which no handshake could succeed.
 func (p *Properties) checkListenerKey(s *tlsSource) error {
 	config, err := s.source.ServerConfig()

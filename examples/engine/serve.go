@@ -101,7 +101,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars
 		Logger: log, TLSReloadInterval: cfg.CertificateCheckInterval, Observe: measures.Observe,
 		Certificates: func(e engine.CertificateEvent) { recordConnector(e, events, log) },
 	})
-	measures.Watch(eng, cfg.DataDir)
+	measures.Watch(eng, cfg.DataDir, certificate)
 	eng.StartDestinations() // stopped by StopDestinations, with a deadline
 	defer func() { eng.StopDestinations(drain) }()
 	defer end()
@@ -111,7 +111,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars
 	server, err := api.New(eng, api.Options{
 		ServerID: id, Logger: log, Users: people, Audit: events, ServerLog: recent, MaxWebSockets: env.WebSockets, TrustedProxies: env.TrustedProxies, Origins: env.CORSOrigins,
 		SecureCookies: env.SecureCookies, RequestLimit: env.RequestLimit,
-		Catalog: catalog.New(stored, eng, vars.Lookup), Backups: backups, Cluster: nodes,
+		Catalog: catalog.New(stored, eng, vars.Lookup), Backups: backups, Cluster: nodes, Certificate: certificate,
 		Metrics: measures, MetricsToken: env.MetricsToken, Unauthenticated: func() { measures.Unauthenticated(metrics.API) },
 	})
 	if err != nil {
@@ -127,7 +127,7 @@ func serve(ctx context.Context, cfg *config.Config, env config.Environment, vars
 	if err := eng.StartSources(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
-	stopAlerts, err := watchForAlerts(eng, cfg, id, log)
+	stopAlerts, err := watchForAlerts(eng, cfg, id, certificate, log)
 	if err != nil {
 		return err
 	}

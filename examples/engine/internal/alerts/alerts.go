@@ -45,18 +45,18 @@ const (
 type Engine interface {
 	Channels() []*config.Channel
 	Status(ctx context.Context, id string) (engine.Status, error)
-	LastReceived(ctx context.Context, id string) (time.Time, error)
 	Healthy() error
 	Inject(ctx context.Context, id string, in engine.Injected) (int64, error)
 }
 
-// A Certificate is one whose end is watched.
+// A Certificate is one whose end is watched or, with Failure, files that cannot be used
+// as they are now.
 type Certificate struct {
-	Use      string // such as "channel adt, source"
+	Use      string // what it is for: "channel adt, source, tls"
 	Path     string
+	Subject  string
 	NotAfter time.Time
-	// Failure is why a newer one is not in use; empty: there is none.
-	Failure string
+	Failure  string // why; empty: a certificate that is in use
 }
 
 // Options are the settings of a Watch.
@@ -66,7 +66,7 @@ type Options struct {
 	ServerID  string
 	Logger    *slog.Logger
 	// Certificates returns those in use. nil: there are none.
-	Certificates func() []Certificate
+	Certificates func(ctx context.Context) []Certificate
 	// Disk returns the space of the data directory. nil: the operating system's answer.
 	Disk func() (disk.Space, error)
 }

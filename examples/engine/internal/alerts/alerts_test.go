@@ -72,16 +72,10 @@ func (w *world) Status(_ context.Context, id string) (engine.Status, error) {
 	}
 	for _, ch := range w.channels {
 		if ch.ID == id {
-			return engine.Status{Config: ch, Statistics: store.Stats{Destinations: w.queues[id]}}, nil
+			return engine.Status{Config: ch, Statistics: store.Stats{LastReceived: w.last[id], Destinations: w.queues[id]}}, nil
 		}
 	}
 	return engine.Status{}, engine.ErrUnknownChannel
-}
-
-func (w *world) LastReceived(_ context.Context, id string) (time.Time, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.last[id], w.sick
 }
 
 func (w *world) Healthy() error {
@@ -113,7 +107,7 @@ func (w *world) watch() (end func()) {
 	watch, err := alerts.New(w, alerts.Options{
 		Config:    config.Alerts{Channel: "ops", CheckInterval: 15 * time.Second, QueueingAfter: 5 * time.Minute, CertificateDays: 30, DiskFreePercent: 10},
 		Directory: w.dir, ServerID: "node-1", Logger: slog.New(slog.NewTextHandler(&w.log, nil)),
-		Certificates: func() []alerts.Certificate { w.mu.Lock(); defer w.mu.Unlock(); return w.certs },
+		Certificates: func(context.Context) []alerts.Certificate { w.mu.Lock(); defer w.mu.Unlock(); return w.certs },
 		Disk: func() (disk.Space, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -196,8 +190,8 @@ func TestACertificateIsToldAtEachLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.certs = []alerts.Certificate{
-			{Use: "channel adt, source", Path: "certs/server.crt", NotAfter: time.Now().Add(31 * 24 * time.Hour)},
-			{Use: "channel adt, source", Path: "certs/good.crt", NotAfter: time.Now().Add(3650 * 24 * time.Hour)},
+			{Use: "channel adt, source, tls", Path: "certs/server.crt", Subject: "CN=hl7", NotAfter: time.Now().Add(31 * 24 * time.Hour)},
+			{Use: "channel adt, source, tls", Path: "certs/server.crt", Subject: "CN=CA", NotAfter: time.Now().Add(3650 * 24 * time.Hour)},
 		}
 		defer w.watch()()
 		pass(time.Hour)
@@ -215,20 +209,20 @@ func TestACertificateIsToldAtEachLimit(t *testing.T) {
 				continue
 			}
 			require.Len(t, told, 1, step.want)
-			assert.Contains(t, told[0], "raised: The certificate certs/server.crt (channel adt, source) "+step.want)
+			assert.Contains(t, told[0], "raised: The certificate CN=hl7 in certs/server.crt (channel adt, source, tls) "+step.want)
 		}
 		w.change(func() {
 			w.certs[0].NotAfter = time.Now().Add(90 * 24 * time.Hour)
-			w.certs[0].Failure = "certStorePath: no certificate in it"
+			w.certs[1] = alerts.Certificate{Use: "channel adt, source, tls", Failure: "certStorePath: no certificate in it"}
 		})
 		pass(time.Minute)
 		assert.ElementsMatch(t, []string{
-			"cleared: The certificate certs/server.crt (channel adt, source) was renewed.",
-			"raised: certs/server.crt (channel adt, source): the files were replaced and cannot be used, so the old ones are: certStorePath: no certificate in it.",
+			"cleared: The certificate CN=hl7 in certs/server.crt (channel adt, source, tls) was renewed.",
+			"raised: channel adt, source, tls: the TLS files as they are now cannot be used, so what was read before is: certStorePath: no certificate in it.",
 		}, w.texts())
-		w.change(func() { w.certs[0].Failure = "" })
+		w.change(func() { w.certs = w.certs[:1] })
 		pass(time.Minute)
-		assert.Equal(t, []string{"cleared: certs/server.crt (channel adt, source): the files in place are in use."}, w.texts())
+		assert.Equal(t, []string{"cleared: channel adt, source, tls: the TLS files as they are now are in use."}, w.texts())
 	})
 }
 

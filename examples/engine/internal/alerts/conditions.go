@@ -13,7 +13,7 @@ import (
 func (w *Watch) find(ctx context.Context, f *findings) {
 	w.store(f)
 	w.disk(f)
-	w.certificates(f)
+	w.certificates(ctx, f)
 	for _, cfg := range w.engine.Channels() {
 		status, err := w.engine.Status(ctx, cfg.ID)
 		if err != nil {
@@ -21,7 +21,7 @@ func (w *Watch) find(ctx context.Context, f *findings) {
 			continue
 		}
 		w.queues(f, &status)
-		w.silence(ctx, f, cfg)
+		w.silence(f, &status)
 	}
 }
 
@@ -54,16 +54,12 @@ func (w *Watch) queues(f *findings, status *engine.Status) {
 
 // silence finds a channel that got nothing when it was to get something. It stays
 // raised until a message comes, also while none is expected.
-func (w *Watch) silence(ctx context.Context, f *findings, cfg *config.Channel) {
+func (w *Watch) silence(f *findings, status *engine.Status) {
+	cfg, last := status.Config, status.Statistics.LastReceived
 	if cfg.Expected == nil {
 		return
 	}
 	id := "silent/" + cfg.ID + "/"
-	last, err := w.engine.LastReceived(ctx, cfg.ID)
-	if err != nil {
-		f.unsure = append(f.unsure, id)
-		return
-	}
 	over := named(cfg) + ": messages come again, or are not expected any more."
 	if before, ok := f.raised[id]; ok {
 		if !last.After(before.Since) {
@@ -109,19 +105,20 @@ func (w *Watch) disk(f *findings) {
 	})
 }
 
-// certificates finds those that end soon, and those that are not in use because
-// their files cannot be.
-func (w *Watch) certificates(f *findings) {
+// certificates finds those that end soon, and files that are not in use because they
+// cannot be.
+func (w *Watch) certificates(ctx context.Context, f *findings) {
 	if w.opts.Certificates == nil {
 		return
 	}
-	for _, c := range w.opts.Certificates() {
+	for _, c := range w.opts.Certificates(ctx) {
 		if c.Failure != "" {
 			f.add(condition{
-				id: "replacement/" + c.Path + "/" + c.Use, kind: "certificate",
-				text: fmt.Sprintf("%s (%s): the files were replaced and cannot be used, so the old ones are: %s.", c.Path, c.Use, c.Failure),
-				over: fmt.Sprintf("%s (%s): the files in place are in use.", c.Path, c.Use),
+				id: "replacement/" + c.Use, kind: "certificate",
+				text: fmt.Sprintf("%s: the TLS files as they are now cannot be used, so what was read before is: %s.", c.Use, c.Failure),
+				over: c.Use + ": the TLS files as they are now are in use.",
 			})
+			continue
 		}
 		left := c.NotAfter.Sub(f.now)
 		const day = 24 * time.Hour
@@ -143,9 +140,9 @@ func (w *Watch) certificates(f *findings) {
 			text = "has ended at " + clock(c.NotAfter)
 		}
 		f.add(condition{
-			id: "certificate/" + c.Path + "/" + c.Use, kind: "certificate", severity: severity,
-			text: fmt.Sprintf("The certificate %s (%s) %s.", c.Path, c.Use, text),
-			over: fmt.Sprintf("The certificate %s (%s) was renewed.", c.Path, c.Use),
+			id: "certificate/" + c.Use + "/" + c.Path + "/" + c.Subject, kind: "certificate", severity: severity,
+			text: fmt.Sprintf("The certificate %s in %s (%s) %s.", c.Subject, c.Path, c.Use, text),
+			over: fmt.Sprintf("The certificate %s in %s (%s) was renewed.", c.Subject, c.Path, c.Use),
 		})
 	}
 }

@@ -35,6 +35,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/serverlog"
 	"github.com/carewire/carewire/examples/engine/internal/sessions"
 	"github.com/carewire/carewire/examples/engine/internal/users"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // Engine is what the API needs of an engine.
@@ -42,9 +43,11 @@ type Engine interface {
 	Channels() []*config.Channel
 	State(id string) (engine.State, error)
 	Status(ctx context.Context, id string) (engine.Status, error)
+	Statuses(ctx context.Context) ([]engine.Status, error)
 	Healthy() error
 
 	ChannelCommands
+	Certificates
 	Messages
 }
 
@@ -74,6 +77,7 @@ type Server struct {
 	origins       []string
 	secureCookies bool
 	crossOrigin   *http.CrossOriginProtection
+	certificate   *tlsprops.Source
 	serverLog     *serverlog.Log
 	maxSockets    int // of each kind
 	metrics       http.Handler
@@ -111,6 +115,9 @@ type Options struct {
 	// SecureCookies sets the cookies' Secure flag although requests come by plain
 	// HTTP: HTTPS ends in front of this server.
 	SecureCookies bool
+	// Certificate is what this server is reached by, to be shown. nil: plain HTTP, or
+	// TLS that ends in front of it.
+	Certificate *tlsprops.Source
 	// ServerLog is what /ws/serverlog shows. nil: nothing.
 	ServerLog *serverlog.Log
 	// MaxWebSockets is how many clients each WebSocket may have at a time. 0: 100.
@@ -148,6 +155,7 @@ func New(e Engine, opts Options) (*Server, error) {
 	}
 	s.dashboard = dashboard{engine: e, serverID: opts.ServerID}
 	s.metrics, s.metricsToken, s.onRefused = opts.Metrics, opts.MetricsToken, opts.Unauthenticated
+	s.certificate = opts.Certificate
 	s.serverLog, s.maxSockets = opts.ServerLog, cmp.Or(opts.MaxWebSockets, 100)
 	if s.serverLog == nil {
 		s.serverLog = serverlog.New(slog.LevelInfo)

@@ -69,6 +69,11 @@ func (f *fake) Status(_ context.Context, id string) (engine.Status, error) {
 	}, f.statusErr
 }
 
+func (f *fake) Statuses(ctx context.Context) ([]engine.Status, error) {
+	status, err := f.Status(ctx, "adt")
+	return []engine.Status{status}, err
+}
+
 func (f *fake) command(name, id string) error {
 	f.calls = append(f.calls, name+" "+id)
 	if err := f.known(id); err != nil {
@@ -220,7 +225,7 @@ func TestCommandsAnswer204UnlessAskedForErrors(t *testing.T) {
 func TestWhatIsNotThereIsA404InJSON(t *testing.T) {
 	f := &fake{state: engine.Started}
 	s := serve(t, f, api.Options{})
-	for _, r := range []string{"GET /", "GET /api/nope", "GET /api/channels/adt/_stop", "POST /health", "DELETE /api/channels/adt/_stop", "POST /api/channels/adt/_nope"} {
+	for _, r := range []string{"GET /api/nope", "GET /api/channels/adt/_stop", "POST /health", "DELETE /api/channels/adt/_stop", "POST /api/channels/adt/_nope"} {
 		method, target, _ := strings.Cut(r, " ")
 		w := request(s, method, target)
 		assert.Equal(t, 404, w.Code, r)

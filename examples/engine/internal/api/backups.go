@@ -15,9 +15,16 @@ type Backups interface {
 	Make(ctx context.Context) (backup.Copy, error)
 }
 
+type madeBackup struct {
+	Name   string `json:"name"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+	Made   string `json:"made"`
+}
+
 func (s *Server) backupRoutes() []route {
 	return []route{
-		{method: "POST", pattern: "/api/server/_backup", access: admins, audit: "server.backup", handler: s.makeBackup, summary: "Copy the store now; the answer comes when the copy is complete, with its file's name, bytes and SHA-256"},
+		{method: "POST", pattern: "/api/server/_backup", access: admins, audit: "server.backup", handler: s.makeBackup, gives: madeBackup{}, refuses: []int{http.StatusConflict}, summary: "Copy the store now; the answer comes when the copy is complete, with its file's name, bytes and SHA-256"},
 	}
 }
 
@@ -44,5 +51,5 @@ func (s *Server) makeBackup(w http.ResponseWriter, r *http.Request) {
 	note(r.Context(), "file", made.Name)
 	note(r.Context(), "bytes", strconv.FormatInt(made.Bytes, 10))
 	note(r.Context(), "sha256", made.SHA256)
-	answer(w, http.StatusOK, object{"name": made.Name, "bytes": made.Bytes, "sha256": made.SHA256, "made": isoTime(made.Made)})
+	answer(w, http.StatusOK, madeBackup{Name: made.Name, Bytes: made.Bytes, SHA256: made.SHA256, Made: isoTime(made.Made)})
 }

@@ -98,6 +98,7 @@ type channelStatus struct {
 	State                 engine.State  `json:"state"`
 	DeployedDate          string        `json:"deployedDate,omitempty"`
 	DeployedRevisionDelta int           `json:"deployedRevisionDelta"`
+	LastReceived          string        `json:"lastReceived,omitempty"` // when the youngest message that is kept came in
 	Statistics            statistics    `json:"statistics"`
 	ListenerInfo          listenerInfo  `json:"listenerInfo"`
 	ChildStatuses         []childStatus `json:"childStatuses"`
@@ -209,6 +210,9 @@ func statusOf(st *engine.Status) channelStatus {
 	}
 	if !st.Deployed.IsZero() {
 		body.DeployedDate = isoTime(st.Deployed)
+	}
+	if !st.Statistics.LastReceived.IsZero() {
+		body.LastReceived = isoTime(st.Statistics.LastReceived)
 	}
 	for i := range st.Config.Destinations {
 		body.ChildStatuses = append(body.ChildStatuses, destinationStatus(st, i))

@@ -15,6 +15,11 @@ import (
 // clients to be told.
 const dashboardInterval = time.Second
 
+// dashboardShare is how many times as long as a look takes passes from one to the next
+// at least: to be watched must not cost more than a tenth of a processor, however many
+// channels there are, and however little else of the machine is left.
+const dashboardShare = 10
+
 // maxConnectionLog bounds what getHistory can return.
 const maxConnectionLog = 1000
 
@@ -43,7 +48,7 @@ type connectionLog struct {
 	state connectionState
 }
 
-// dashboard looks at the connections of all channels, once for all clients.
+// dashboard looks at all channels, once for all clients.
 type dashboard struct {
 	// static after construction
 	engine   Engine
@@ -51,6 +56,8 @@ type dashboard struct {
 
 	mu     sync.Mutex
 	looked time.Time                  // guarded by mu
+	took   time.Duration              // of the last look; guarded by mu
+	board  board                      // guarded by mu
 	states map[string]connectionState // guarded by mu; by channel ID; replaced, never changed
 	log    []connectionLog            // guarded by mu; up to maxConnectionLog, the latest last
 	next   uint64                     // guarded by mu; ID of the last of log
@@ -61,9 +68,10 @@ type dashboard struct {
 func (d *dashboard) look(ctx context.Context, after uint64) (map[string]connectionState, []connectionLog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now := time.Now(); d.looked.IsZero() || now.Sub(d.looked) >= dashboardInterval {
+	if now := time.Now(); d.looked.IsZero() || now.Sub(d.looked) >= max(dashboardInterval, dashboardShare*d.took) {
 		d.looked = now
 		d.refreshLocked(ctx, now)
+		d.took = time.Since(now)
 	}
 	var log []connectionLog
 	for _, item := range d.log {
@@ -75,14 +83,18 @@ func (d *dashboard) look(ctx context.Context, after uint64) (map[string]connecti
 }
 
 func (d *dashboard) refreshLocked(ctx context.Context, now time.Time) {
-	states := make(map[string]connectionState)
-	for _, cfg := range d.engine.Channels() {
-		status, err := d.engine.Status(ctx, cfg.ID)
-		if err != nil {
-			continue // it has just been removed, or the store is busy: the next look tells
-		}
+	statuses, err := d.engine.Statuses(ctx)
+	d.board.setHealthy(err == nil && d.engine.Healthy() == nil)
+	if err != nil {
+		return // the next look tells
+	}
+	d.board.update(statuses)
+	states := make(map[string]connectionState, len(statuses))
+	for i := range statuses {
+		status := &statuses[i]
+		cfg := status.Config
 		state := connectionState{
-			ServerID: d.serverID, ChannelID: cfg.ID, MetadataID: "0", Status: connectionStatus(&status),
+			ServerID: d.serverID, ChannelID: cfg.ID, MetadataID: "0", Status: connectionStatus(status),
 			ConnectionCount: status.Listener.Connections, MaxConnectionCount: status.Listener.MaxConnections,
 		}
 		states[cfg.ID] = state
@@ -112,6 +124,14 @@ func connectionStatus(s *engine.Status) string {
 	}
 }
 
+// statuses returns what a client that has seen the board as it was at a version does
+// not know yet, and the version that it is at.
+func (d *dashboard) statuses(channelID string, seen uint64) ([][]byte, uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.board.news(channelID, seen, d.looked), d.board.version
+}
+
 // dashboardViewer is a client of /ws/dashboardstatus.
 type dashboardViewer struct {
 	dashboard *dashboard
@@ -119,6 +139,8 @@ type dashboardViewer struct {
 	subscribed bool
 	channelID  string // empty: all
 	seen       uint64 // ID of the last of the log that was sent or passed over
+	statuses   bool   // whether it wants them, too
+	known      uint64 // the version of the board that it knows
 }
 
 func (s *Server) newDashboard() conversation { return &dashboardViewer{dashboard: &s.dashboard} }
@@ -126,6 +148,7 @@ func (s *Server) newDashboard() conversation { return &dashboardViewer{dashboard
 func (v *dashboardViewer) take(ctx context.Context, kind string, message []byte) frame {
 	var body struct {
 		ChannelID string `json:"channelId"`
+		Statuses  bool   `json:"statuses"`
 	}
 	if json.Unmarshal(message, &body) != nil {
 		return frame{"type": "error", "message": "Invalid message format"}
@@ -136,7 +159,7 @@ func (v *dashboardViewer) take(ctx context.Context, kind string, message []byte)
 		if len(log) > 0 {
 			v.seen = log[len(log)-1].LogID
 		}
-		v.subscribed, v.channelID = true, body.ChannelID
+		v.subscribed, v.channelID, v.statuses, v.known = true, body.ChannelID, body.Statuses, 0
 		f := frame{"type": "subscribed"}
 		if body.ChannelID != "" {
 			f["channelId"] = body.ChannelID
@@ -171,18 +194,23 @@ func (v *dashboardViewer) take(ctx context.Context, kind string, message []byte)
 	return nil
 }
 
-func (v *dashboardViewer) news(ctx context.Context) ([]frame, <-chan struct{}, time.Duration) {
+func (v *dashboardViewer) news(ctx context.Context) ([][]byte, <-chan struct{}, time.Duration) {
 	if !v.subscribed {
 		return nil, nil, 0
 	}
-	var news []frame
+	var news [][]byte
 	_, log := v.dashboard.look(ctx, v.seen)
 	for _, item := range log {
 		v.seen = item.LogID
 		if v.channelID == "" || item.ChannelID == v.channelID {
-			news = append(news, frame{"type": "connectionLog", "data": item},
-				frame{"type": "stateChange", "connectorId": item.ChannelID + "_0", "data": item.state})
+			news = append(news, encode(frame{"type": "connectionLog", "data": item}),
+				encode(frame{"type": "stateChange", "connectorId": item.ChannelID + "_0", "data": item.state}))
 		}
+	}
+	if v.statuses {
+		var more [][]byte
+		more, v.known = v.dashboard.statuses(v.channelID, v.known)
+		news = append(news, more...)
 	}
 	return news, nil, dashboardInterval
 }

@@ -20,6 +20,8 @@ func (idle) UndeployChannel(context.Context, string) error { return engine.ErrUn
 func (idle) StartConnector(context.Context, string, int) error { return engine.ErrUnknownChannel }
 func (idle) StopConnector(context.Context, string, int) error  { return engine.ErrUnknownChannel }
 
+func (idle) Certificates(context.Context) []engine.CertificateUse { return nil }
+
 func (idle) Inject(context.Context, string, engine.Injected) (int64, error) {
 	return 0, engine.ErrUnknownChannel
 }

@@ -81,16 +81,16 @@ func historyOf(message []byte) (size int, lastLogID uint64, ok bool) {
 	return min(size, 1000), body.LastLogID, size >= 1
 }
 
-func (v *logViewer) news(context.Context) ([]frame, <-chan struct{}, time.Duration) {
+func (v *logViewer) news(context.Context) ([][]byte, <-chan struct{}, time.Duration) {
 	if !v.subscribed {
 		return nil, nil, 0
 	}
 	entries, more := v.log.Since(v.seen)
-	var news []frame
+	var news [][]byte
 	for _, e := range entries {
 		v.seen = e.ID
 		if v.wants(&e) {
-			news = append(news, frame{"type": "log", "data": v.item(&e)})
+			news = append(news, encode(frame{"type": "log", "data": v.item(&e)}))
 		}
 	}
 	return news, more, 0

@@ -15,7 +15,7 @@ type object = map[string]any
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 	paths, defined := make(object), &schemas{named: make(object)}
 	for _, r := range s.routes() {
-		if r.access == nodes && s.cluster == nil {
+		if r.access == nodes && s.cluster == nil || r.page {
 			continue
 		}
 		of, known := paths[r.pattern].(object)

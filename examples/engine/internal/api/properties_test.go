@@ -29,6 +29,11 @@ func (o *other) Status(context.Context, string) (engine.Status, error) {
 	return engine.Status{Config: &o.cfg, State: engine.Started}, nil
 }
 
+func (o *other) Statuses(ctx context.Context) ([]engine.Status, error) {
+	status, err := o.Status(ctx, o.cfg.ID)
+	return []engine.Status{status}, err
+}
+
 func TestPropertiesOfTCPConnectorsAreShownByMirthsNames(t *testing.T) {
 	t.Parallel()
 	secret := &tlsprops.TlsProperties{Enabled: true, KeyStorePath: "/secret/client.key", Passphrase: "hunter2"}

@@ -63,15 +63,18 @@ type route struct {
 	health bool
 	// unlimited is set for what the limit of requests per minute leaves out.
 	unlimited bool
+	// page is set for the files of the page at /, which the description of the API
+	// leaves out.
+	page bool
 	// untilChanged is set for what a user may do who must first choose a password.
 	untilChanged bool
 }
 
 const defaultMaxBody = 1 << 20
 
-// routes is the table. Each group stands beside its handlers.
+// routes is the table, of the API and of the page's files. Each group stands beside its handlers.
 func (s *Server) routes() []route {
-	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.backupRoutes(), s.socketRoutes(), s.metricsRoutes())
+	return slices.Concat(s.healthRoutes(), s.userRoutes(), s.channelRoutes(), s.eventRoutes(), s.serverRoutes(), s.backupRoutes(), s.socketRoutes(), s.metricsRoutes(), s.certificateRoutes(), s.pageRoutes())
 }
 
 // mount returns a handler for those of the routes that keep leaves.

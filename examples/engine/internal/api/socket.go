@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -30,13 +31,23 @@ func (s *Server) socketRoutes() []route {
 // frame is a message to or from a client.
 type frame map[string]any
 
+// encode returns a frame, or a part of one, as it is sent. There is none that could
+// not be.
+func encode(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("api: a frame that is not JSON: %v", err))
+	}
+	return text
+}
+
 // conversation is one client's. Its methods are called by one goroutine at a time.
 type conversation interface {
 	// take answers what the client sends.
 	take(ctx context.Context, kind string, message []byte) frame
 	// news returns what there is to push, and when there may be more: after more is
 	// closed, or after a time. 0: never.
-	news(ctx context.Context) (news []frame, more <-chan struct{}, after time.Duration)
+	news(ctx context.Context) (news [][]byte, more <-chan struct{}, after time.Duration)
 }
 
 // sockets counts the clients of one kind.
@@ -120,24 +131,20 @@ func (s *Server) converse(ctx context.Context, conn *websocket.Conn, c conversat
 		_ = conn.CloseNow()
 		<-reader
 	}()
-	write := func(f frame) bool {
-		text, err := json.Marshal(f)
-		if err != nil {
-			return false
-		}
+	write := func(text []byte) bool {
 		ctx, cancel := context.WithTimeout(ctx, socketWriteTime)
 		defer cancel()
 		return conn.Write(ctx, websocket.MessageText, text) == nil
 	}
-	if !write(frame{"type": "connected", "serverId": s.serverID}) {
+	if !write(encode(frame{"type": "connected", "serverId": s.serverID})) {
 		return
 	}
 	ping := time.NewTicker(socketPing)
 	defer ping.Stop()
 	for {
 		news, more, after := c.news(ctx)
-		for _, f := range news {
-			if !write(f) {
+		for _, text := range news {
+			if !write(text) {
 				return
 			}
 		}
@@ -153,7 +160,7 @@ func (s *Server) converse(ctx context.Context, conn *websocket.Conn, c conversat
 			return
 		case message := <-said:
 			s.sessions.Touch(session)
-			if !write(respond(ctx, c, message)) {
+			if !write(encode(respond(ctx, c, message))) {
 				return
 			}
 		case <-ping.C:

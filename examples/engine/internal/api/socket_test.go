@@ -53,6 +53,7 @@ func dial(t *testing.T, url string, edits ...edit) (c *client, status int, err e
 	if err != nil {
 		return nil, status, err
 	}
+	conn.SetReadLimit(1 << 20) // statuses come by the hundred
 	t.Cleanup(func() { conn.CloseNow() })
 	return &client{t, conn}, status, nil
 }

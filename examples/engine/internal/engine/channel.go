@@ -54,7 +54,8 @@ type channel struct {
 	source       source
 	workers      []*worker
 	destinations []string // their names, in order
-	room         *room    // nil: no queue has a bound
+	files        []*watchedFiles
+	room         *room // nil: no queue has a bound
 
 	refusing atomic.Bool // whether the last message could not be stored
 
@@ -73,7 +74,7 @@ type channel struct {
 
 // newChannel makes a channel that is not deployed.
 func (e *Engine) newChannel(cfg *config.Channel) *channel {
-	ch := &channel{cfg: cfg, engine: e, log: e.log.With("channel", cfg.ID), state: Undeployed}
+	ch := &channel{cfg: cfg, engine: e, log: e.log.With("channel", cfg.ID), state: Undeployed, files: filesOf(cfg, e.opts)}
 	opts := e.opts.of(cfg.ID, "")
 	switch {
 	case cfg.Source.TCP != nil:

@@ -64,6 +64,25 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
+	return ch.status(stats), nil
+}
+
+// Statuses returns what all channels do and have done, in the order of Channels, for
+// the price of one look at the store.
+func (e *Engine) Statuses(ctx context.Context) ([]Status, error) {
+	channels := e.set.Load().channels
+	stats, err := e.store.AllStats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Status, len(channels))
+	for i, ch := range channels {
+		list[i] = ch.status(stats[ch.cfg.ID])
+	}
+	return list, nil
+}
+
+func (ch *channel) status(stats store.Stats) Status {
 	status := Status{Config: ch.cfg, Statistics: stats, Listener: ch.source.listener()}
 	for _, w := range ch.workers {
 		state := Stopped
@@ -80,18 +99,5 @@ func (e *Engine) Status(ctx context.Context, id string) (Status, error) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	status.State, status.Deployed = ch.state, ch.deployed
-	return status, nil
-}
-
-// LastReceived returns when the channel's youngest message came that the store still
-// has; zero: it has none.
-func (e *Engine) LastReceived(ctx context.Context, id string) (time.Time, error) {
-	if _, err := e.channel(id); err != nil {
-		return time.Time{}, err
-	}
-	youngest, err := e.store.Find(ctx, id, store.Filter{}, 0, 1)
-	if err != nil || len(youngest) == 0 {
-		return time.Time{}, err
-	}
-	return youngest[0].Received, nil
+	return status
 }

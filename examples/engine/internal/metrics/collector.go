@@ -11,6 +11,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/disk"
 	"github.com/carewire/carewire/examples/engine/internal/engine"
 	"github.com/carewire/carewire/examples/engine/internal/store"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 // scrapeTime bounds how long the store may take to answer for all channels. What it
@@ -22,12 +23,13 @@ type Engine interface {
 	Channels() []*config.Channel
 	Status(ctx context.Context, id string) (engine.Status, error)
 	Healthy() error
+	Certificates(ctx context.Context) []engine.CertificateUse
 }
 
-// Watch has e asked at every scrape, and the disk that holds directory. It must be
-// called once.
-func (m *Metrics) Watch(e Engine, directory string) {
-	m.registry.MustRegister(&collector{engine: e, directory: directory})
+// Watch has e asked at every scrape, and the disk that holds directory. own is the
+// API's certificate; nil: it has none. Watch must be called once.
+func (m *Metrics) Watch(e Engine, directory string, own *tlsprops.Source) {
+	m.registry.MustRegister(&collector{engine: e, directory: directory, own: own})
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -45,6 +47,8 @@ var (
 	queueAge       = desc("queue_oldest_age_seconds", "For how long the oldest message in the queue has waited.", "channel", "destination")
 	deadLetters    = desc("dead_letters", "Messages set aside.", "channel", "destination")
 	failingSeconds = desc("queue_failing_seconds", "For how long the destination has taken nothing that was tried; 0: it does.", "channel", "destination")
+	notAfter       = desc("certificate_not_after_timestamp_seconds", "When the first certificate of a TLS setting ends; of the API the channel is empty.", "channel", "connector", "setting", "use")
+	notReplaced    = desc("certificate_replacement_failed", "1 while the files of a TLS setting cannot be used as they are now, else 0.", "channel", "connector", "setting")
 	storeHealthy   = desc("store_healthy", "1 while the store accepts messages, else 0.")
 	diskFree       = desc("disk_free_bytes", "Free on the disk of the data directory.")
 	diskSize       = desc("disk_size_bytes", "Size of the disk of the data directory.")
@@ -53,13 +57,14 @@ var (
 type collector struct {
 	engine    Engine
 	directory string
+	own       *tlsprops.Source // nil: none
 }
 
 // Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		channelStarted, channelConns, received, filtered, queueReceived, queueSent, queueDepth, queueAge, deadLetters, failingSeconds,
-		storeHealthy, diskFree, diskSize,
+		notAfter, notReplaced, storeHealthy, diskFree, diskSize,
 	} {
 		ch <- d
 	}
@@ -77,6 +82,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
+	if c.own != nil {
+		certificates(gauge, c.own.Status(), "", "API", "TLS_CERT")
+	}
+	for _, use := range c.engine.Certificates(ctx) {
+		use.Status.Err = use.Err
+		certificates(gauge, use.Status, use.Channel.ID, use.ConnectorName(), use.Setting)
+	}
 	now := time.Now()
 	for _, cfg := range c.engine.Channels() {
 		status, err := c.engine.Status(ctx, cfg.ID)
@@ -110,6 +122,21 @@ func (c *collector) channel(out chan<- prometheus.Metric, gauge func(*prometheus
 		gauge(queueAge, since(queue.OldestQueued, now), id, queue.Name)
 		gauge(deadLetters, float64(queue.Error), id, queue.Name)
 		gauge(failingSeconds, since(failing[queue.Name], now), id, queue.Name)
+	}
+}
+
+// certificates tells of one TLS setting: of those with the same use, of the first that
+// ends.
+func certificates(gauge func(*prometheus.Desc, float64, ...string), status tlsprops.Status, channel, connector, setting string) {
+	gauge(notReplaced, truth(status.Err != nil), channel, connector, setting)
+	first := make(map[tlsprops.Use]time.Time)
+	for _, cert := range status.Certificates {
+		if known, ok := first[cert.Use]; !ok || cert.NotAfter.Before(known) {
+			first[cert.Use] = cert.NotAfter
+		}
+	}
+	for use, end := range first {
+		gauge(notAfter, float64(end.Unix()), channel, connector, setting, string(use))
 	}
 }
 

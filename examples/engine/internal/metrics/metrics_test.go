@@ -19,6 +19,7 @@ import (
 	"github.com/carewire/carewire/examples/engine/internal/metrics"
 	"github.com/carewire/carewire/examples/engine/internal/store"
 	"github.com/carewire/carewire/internal/leakcheck"
+	"github.com/carewire/carewire/tlsprops"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -28,7 +29,10 @@ type standing struct {
 	channels []*config.Channel
 	status   map[string]engine.Status
 	sick     error
+	certs    []engine.CertificateUse
 }
+
+func (s *standing) Certificates(context.Context) []engine.CertificateUse { return s.certs }
 
 func (s *standing) Channels() []*config.Channel { return s.channels }
 func (s *standing) Healthy() error              { return s.sick }
@@ -79,7 +83,7 @@ func adt() *standing {
 
 func TestWhatQueuesHoldIsReadFromTheEngine(t *testing.T) {
 	m := metrics.New()
-	m.Watch(adt(), t.TempDir())
+	m.Watch(adt(), t.TempDir(), nil)
 	text := scrape(t, m)
 	for series, want := range map[string]string{
 		`carewire_store_healthy`:                                             "1",
@@ -110,7 +114,7 @@ func TestWhatQueuesHoldIsReadFromTheEngine(t *testing.T) {
 func TestASickStoreIsSeen(t *testing.T) {
 	m, e := metrics.New(), adt()
 	e.sick = store.ErrFull
-	m.Watch(e, t.TempDir())
+	m.Watch(e, t.TempDir(), nil)
 	assert.Equal(t, "0", value(scrape(t, m), "carewire_store_healthy"))
 }
 
@@ -138,6 +142,30 @@ func TestWhatHappensInChannelsIsCounted(t *testing.T) {
 		`carewire_delivery_seconds_sum{channel="adt",destination="lab"}`:                      "2",
 		`carewire_delivery_failures_total{channel="adt",destination="lab",reason="unknown"}`:  "1",
 		`carewire_delivery_failures_total{channel="adt",destination="lab",reason="rejected"}`: "",
+	} {
+		assert.Equal(t, want, value(text, series), series)
+	}
+}
+
+// Row 57: when the first certificate of each setting ends, and what was not taken up.
+func TestCertificatesAreTold(t *testing.T) {
+	ends := func(days int) time.Time { return time.Unix(int64(1_900_000_000+days*86400), 0) }
+	e := adt()
+	e.channels[0].Destinations[0].Name = "lab"
+	e.certs = []engine.CertificateUse{
+		{Channel: e.channels[0], Setting: "tls", Status: tlsprops.Status{Certificates: []tlsprops.Certificate{
+			{Use: tlsprops.UseLeaf, NotAfter: ends(1)}, {Use: tlsprops.UseCA, NotAfter: ends(3)}, {Use: tlsprops.UseCA, NotAfter: ends(2)},
+		}}},
+		{Channel: e.channels[0], Connector: 1, Setting: "tls", Err: errors.New("half a file")},
+	}
+	m := metrics.New()
+	m.Watch(e, t.TempDir(), nil)
+	text := scrape(t, m)
+	for series, want := range map[string]string{
+		`carewire_certificate_not_after_timestamp_seconds{channel="adt",connector="source",setting="tls",use="leaf"}`: "1.9000864e+09",
+		`carewire_certificate_not_after_timestamp_seconds{channel="adt",connector="source",setting="tls",use="ca"}`:   "1.9001728e+09",
+		`carewire_certificate_replacement_failed{channel="adt",connector="source",setting="tls"}`:                     "0",
+		`carewire_certificate_replacement_failed{channel="adt",connector="lab",setting="tls"}`:                        "1",
 	} {
 		assert.Equal(t, want, value(text, series), series)
 	}
@@ -177,7 +205,7 @@ func TestCommitsAreMeasuredAndFailuresAreNot(t *testing.T) {
 // The names are as Prometheus's own rules want them.
 func TestNamesFollowTheRules(t *testing.T) {
 	m := metrics.New()
-	m.Watch(adt(), t.TempDir())
+	m.Watch(adt(), t.TempDir(), nil)
 	m.Observe(engine.Event{Kind: engine.Answered, Channel: "adt"})
 	m.Observe(engine.Event{Kind: engine.Refused, Channel: "adt", Reason: "truncated"})
 	m.Observe(engine.Event{Kind: engine.Delivered, Channel: "adt", Destination: "lab"})

@@ -175,7 +175,7 @@ func TestKeysAreExchangedAndOldOnesRunOut(t *testing.T) {
 // tampered says how the database is changed behind the engine's back. Message 1 is the
 // one whose delivery must not go out; all have the same content.
 var tampered = map[string]string{
-	"a bit of the payload":                 `UPDATE message SET raw = CAST(substr(raw, 1, 20) || x'00' || substr(raw, 22) AS BLOB) WHERE id = 1`,
+	"a bit of the payload":                 `UPDATE message SET raw = CAST(substr(raw, 1, 20) || CASE substr(raw, 21, 1) WHEN x'00' THEN x'01' ELSE x'00' END || substr(raw, 22) AS BLOB) WHERE id = 1`,
 	"the payload cut":                      `UPDATE message SET raw = substr(raw, 1, length(raw) - 1) WHERE id = 1`,
 	"no payload":                           `UPDATE message SET raw = x'' WHERE id = 1`,
 	"another's payload":                    `UPDATE message SET raw = (SELECT raw FROM message WHERE id = 2) WHERE id = 1`,

@@ -19,6 +19,10 @@ type Browser interface {
 	// have is [ErrNotFound].
 	Message(ctx context.Context, channel string, id int64) (Message, error)
 
+	// AllStats returns what Stats does of every channel that ever took something in,
+	// by channel, at one moment.
+	AllStats(ctx context.Context) (map[string]Stats, error)
+
 	// Waiting returns every queue that is not empty, of whatever channel, also of
 	// those that no configuration names any more.
 	Waiting(ctx context.Context) ([]QueueLength, error)

@@ -105,6 +105,7 @@ type Stats struct {
 	Queued       int64              // deliveries waiting, over all destinations
 	Error        int64              // dead letters, over all destinations
 	OldestQueued time.Time          // the earliest of the destinations'; zero when nothing waits
+	LastReceived time.Time          // when the youngest message that is kept came in; zero: none is
 	Destinations []DestinationStats // by name; every destination that ever received
 }
 

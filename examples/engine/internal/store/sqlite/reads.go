@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/carewire/carewire/examples/engine/internal/store"
@@ -31,7 +33,15 @@ func (s *Store) DeadLetters(ctx context.Context, channel, destination string, af
 // Stats implements [store.Store].
 func (s *Store) Stats(ctx context.Context, channel string) (store.Stats, error) {
 	return read(s, func(db *database) (store.Stats, error) {
-		return stats(ctx, db.stats, channel)
+		all, err := stats(ctx, db.stats, channel)
+		return all[channel], err
+	})
+}
+
+// AllStats implements [store.Browser].
+func (s *Store) AllStats(ctx context.Context) (map[string]store.Stats, error) {
+	return read(s, func(db *database) (map[string]store.Stats, error) {
+		return stats(ctx, db.allStats)
 	})
 }
 
@@ -88,32 +98,38 @@ func list(ctx context.Context, query *sql.Stmt, channel, destination string, aft
 	return list, rows.Err()
 }
 
-// stats runs the query for a channel's counters: one statement, one snapshot.
-func stats(ctx context.Context, query *sql.Stmt, channel string) (store.Stats, error) {
-	var stats store.Stats
-	rows, err := query.QueryContext(ctx, channel)
+// stats runs a query for the counters of channels: one statement, one snapshot.
+func stats(ctx context.Context, query *sql.Stmt, args ...any) (map[string]store.Stats, error) {
+	rows, err := query.QueryContext(ctx, args...)
 	if err != nil {
-		return stats, err
+		return nil, err
 	}
 	defer rows.Close()
+	all := make(map[string]store.Stats)
 	for rows.Next() {
+		var channel string
 		var d store.DestinationStats
-		var filtered, oldest int64
-		if err := rows.Scan(&d.Name, &d.Received, &filtered, &d.Sent, &d.Error, &oldest); err != nil {
-			return stats, err
+		var filtered, at int64
+		if err := rows.Scan(&channel, &d.Name, &d.Received, &filtered, &d.Sent, &d.Error, &at); err != nil {
+			return nil, err
 		}
+		stats := all[channel]
 		if d.Name == "" {
-			stats.Received, stats.Filtered = d.Received, filtered
-			continue
+			stats.Received, stats.Filtered, stats.LastReceived = d.Received, filtered, fromUnix(at)
+		} else {
+			d.Queued, d.OldestQueued = d.Received-d.Sent-d.Error, fromUnix(at)
+			stats.Sent += d.Sent
+			stats.Queued += d.Queued
+			stats.Error += d.Error
+			stats.OldestQueued = earlier(stats.OldestQueued, d.OldestQueued)
+			stats.Destinations = append(stats.Destinations, d)
 		}
-		d.Queued, d.OldestQueued = d.Received-d.Sent-d.Error, fromUnix(oldest)
-		stats.Sent += d.Sent
-		stats.Queued += d.Queued
-		stats.Error += d.Error
-		stats.OldestQueued = earlier(stats.OldestQueued, d.OldestQueued)
-		stats.Destinations = append(stats.Destinations, d)
+		all[channel] = stats
 	}
-	return stats, rows.Err()
+	for _, stats := range all {
+		slices.SortFunc(stats.Destinations, func(a, b store.DestinationStats) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return all, rows.Err()
 }
 
 func earlier(a, b time.Time) time.Time {

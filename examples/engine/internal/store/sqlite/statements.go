@@ -25,11 +25,13 @@ const (
 		SELECT d.seq, d.attempts, 0, d.maybe_sent, d.last_error, m.id, m.received, m.control_id, m.source, m.raw
 		FROM done d JOIN message m ON m.id = d.message
 		WHERE d.queue = (SELECT id FROM queue WHERE channel = ? AND destination = ?) AND d.state = 2 AND d.seq > ? ORDER BY d.seq LIMIT ?`
-	statsQuery = `
-		SELECT destination, received, filtered, sent, dead, coalesce((
-			SELECT m.received FROM message m WHERE m.id = (
-				SELECT d.message FROM queued d WHERE d.queue = q.id ORDER BY d.seq LIMIT 1)), 0)
-		FROM queue q WHERE channel = ? ORDER BY destination`
+	statsQuery    = allStatsQuery + " WHERE channel = ?"
+	allStatsQuery = `
+		SELECT channel, destination, received, filtered, sent, dead, coalesce(CASE
+			WHEN destination = '' THEN (SELECT m.received FROM message m WHERE m.channel = q.id ORDER BY m.id DESC LIMIT 1)
+			WHEN received > sent + dead THEN (SELECT m.received FROM message m WHERE m.id = (
+				SELECT d.message FROM queued d WHERE d.queue = q.id ORDER BY d.seq LIMIT 1)) END, 0)
+		FROM queue q`
 	recallQuery = `
 		SELECT value FROM once
 		WHERE channel = (SELECT id FROM queue WHERE channel = ? AND destination = '') AND key = ? AND until > ?`
@@ -53,7 +55,7 @@ type statements struct {
 	prune                                   pruneStatements
 
 	// On the readers'.
-	pending, deadLetters, stats, recall *sql.Stmt
+	pending, deadLetters, stats, allStats, recall *sql.Stmt
 
 	// On the browsers'.
 	outcomes *sql.Stmt
@@ -117,6 +119,7 @@ func (db *database) prepare(ctx context.Context) error {
 		{&db.deadLetters, deadLettersQuery},
 		{&db.stats, statsQuery},
 		{&db.recall, recallQuery},
+		{&db.allStats, allStatsQuery},
 	}
 	browsing := []prepared{{&db.outcomes, outcomesQuery}}
 	return errors.Join(db.prepareAll(ctx, db.conn, writing), db.prepareAll(ctx, db.readers, reading),

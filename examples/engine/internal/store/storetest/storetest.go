@@ -158,7 +158,13 @@ func intakeQueues(t *testing.T, f *fixture) {
 	f.intake("adt", "filtered")
 	stats := f.stats("adt")
 	assert.Equal(t, []int64{2, 1, 2}, []int64{stats.Received, stats.Filtered, stats.Queued})
+	assert.WithinRange(t, stats.LastReceived, before, time.Now().Add(time.Second))
+	assert.False(t, stats.LastReceived.Before(stats.OldestQueued))
 	assert.Zero(t, f.stats("other"))
+	f.intake("second", "1", "lab")
+	all, err := f.AllStats(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]store.Stats{"adt": stats, "second": f.stats("second")}, all, "AllStats agrees with Stats")
 }
 
 func payloads(t *testing.T, f *fixture) {
@@ -445,8 +451,9 @@ func closed(t *testing.T, f *fixture) {
 	_, message := f.Message(ctx, "c", 1)
 	_, waiting := f.Waiting(ctx)
 	_, recall := f.Recall(ctx, "c", []byte("k"))
+	_, overview := f.AllStats(ctx)
 	for i, err := range []error{
-		intake, forward, requeue, pending, dead, stats, all, find, count, message, waiting, f.Healthy(),
+		intake, forward, requeue, pending, dead, stats, all, find, count, message, waiting, overview, f.Healthy(),
 		f.Delivered(ctx, &d), f.Failed(ctx, &d, time.Now(), false, ""), f.DeadLetter(ctx, &d, false, ""),
 		f.Skip(ctx, &d, time.Now(), false, ""), recall, f.Remember(ctx, "c", store.Once{Key: []byte("k"), For: time.Hour}, nil),
 	} {
