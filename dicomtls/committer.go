@@ -229,7 +229,7 @@ func (c *Committer) ServeCommit(ctx context.Context, r *CommitRequest) Status {
 		}
 		r.Report, r.Reported = report, func(err error) {
 			if err != nil {
-				c.warn(ctx, "storage commitment not reported: the association ended, and the requestor has no address", r.Association.CallingAE, err)
+				c.warn(ctx, "not reported: the association ended, and the requestor has no address", r.Association.CallingAE, err)
 			}
 		}
 		return StatusSuccess
@@ -251,9 +251,9 @@ func (c *Committer) refuse(ctx context.Context, status Status, err error) Status
 	return status
 }
 
-func (c *Committer) warn(ctx context.Context, text, requestor string, err error) {
+func (c *Committer) warn(ctx context.Context, what, requestor string, err error) {
 	if c.Logger != nil {
-		c.Logger.WarnContext(ctx, text, "requestor", printable(requestor), "error", withoutPaths(err))
+		c.Logger.WarnContext(ctx, "storage commitment", "what", what, "requestor", printable(requestor), "error", withoutPaths(err))
 	}
 }
 

@@ -99,15 +99,15 @@ func (c *Committer) bringAll(ctx context.Context, list []*pendingCommit) bool {
 			c.remove(p)
 			continue
 		case failure != nil && failure.Outcome == Refused && !failure.Retryable():
-			c.warn(ctx, "storage commitment given up: the requestor does not take the report", p.calling, err)
+			c.warn(ctx, "given up: the requestor does not take the report", p.calling, err)
 			c.remove(p)
 			continue
 		case limit > 0 && time.Since(p.taken) >= limit:
-			c.warn(ctx, "storage commitment given up: it could not be reported in time", p.calling, err)
+			c.warn(ctx, "given up: it could not be reported in time", p.calling, err)
 			c.remove(p)
 			continue
 		}
-		c.warn(ctx, "storage commitment not reported yet", p.calling, err)
+		c.warn(ctx, "not reported yet", p.calling, err)
 		all = false
 		if failure != nil && failure.Outcome == NotSent {
 			return false

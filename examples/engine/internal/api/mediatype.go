@@ -21,11 +21,11 @@ const (
 
 // typed refuses a body of a kind that a route does not read, and a client that would
 // not understand the route's answer: one that wants XML, which Mirth has. What is plain
-// text, or a message, is given to everybody, as are errors, in JSON.
+// text, or a message, is given to everybody, as are errors, and health, in JSON.
 func typed(rule *route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case rule.gives != nil && !accepts(r.Header.Values("Accept"), typeJSON):
+		case rule.gives != nil && !rule.health && !accepts(r.Header.Values("Accept"), typeJSON):
 			answer(w, http.StatusNotAcceptable, failure{Error: "Not Acceptable", Message: "This is there as " + typeJSON + " only: say so in Accept, or leave it out"})
 		case rule.body != nil && r.ContentLength != 0 && !rule.reads(r.Header.Get("Content-Type")):
 			answer(w, http.StatusUnsupportedMediaType, failure{Error: "Unsupported Media Type", Message: "Send " + strings.Join(rule.body, " or ") + ", and say so in Content-Type"})

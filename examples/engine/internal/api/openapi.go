@@ -145,7 +145,7 @@ func (r *route) guards() []int {
 	if r.body != nil {
 		codes = append(codes, http.StatusUnsupportedMediaType)
 	}
-	if r.gives != nil {
+	if r.gives != nil && !r.health {
 		codes = append(codes, http.StatusNotAcceptable)
 	}
 	if r.audit != "" {

@@ -109,4 +109,7 @@ func TestClientsThatUnderstandNoJSONAreToldThatThereIsNothingElse(t *testing.T) 
 	assert.Equal(t, 200, request(s, "GET", "/api/server/version", viewer, header("Accept", "application/json")).Code, "text is text")
 	operator := as(t, s, "operator")
 	assert.Equal(t, 204, request(s, "POST", "/api/channels/adt/_stop", operator, header("Accept", "application/xml")).Code, "there is nothing to understand")
+	for _, probe := range []string{"/health", "/api", "/api/health", "/api/health/live", "/api/health/startup"} {
+		assert.Equal(t, 200, request(s, "GET", probe, header("Accept", "text/*")).Code, "%s: whoever asks after health is told", probe)
+	}
 }
