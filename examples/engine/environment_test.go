@@ -26,8 +26,14 @@ type observed struct {
 	client *http.Client
 }
 
+// reply is what came back.
+type reply struct {
+	StatusCode int
+	Header     http.Header
+}
+
 // ask makes a request, with NAME: VALUE headers, and returns the answer and its body.
-func (o *observed) ask(method, path, body string, headers ...string) (*http.Response, string) {
+func (o *observed) ask(method, path, body string, headers ...string) (reply, string) {
 	o.t.Helper()
 	req, err := http.NewRequestWithContext(o.t.Context(), method, o.base+path, strings.NewReader(body))
 	require.NoError(o.t, err)
@@ -41,10 +47,10 @@ func (o *observed) ask(method, path, body string, headers ...string) (*http.Resp
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	require.NoError(o.t, err)
-	return resp, string(data)
+	return reply{resp.StatusCode, resp.Header}, string(data)
 }
 
-func (o *observed) signIn(headers ...string) *http.Response {
+func (o *observed) signIn(headers ...string) reply {
 	form := url.Values{"username": {"test"}, "password": {secret}}
 	resp, text := o.ask("POST", "/api/users/_login", form.Encode(), append(headers, "Content-Type: application/x-www-form-urlencoded")...)
 	require.Equal(o.t, 200, resp.StatusCode, text)

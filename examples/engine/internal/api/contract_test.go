@@ -70,7 +70,7 @@ func contractOf(t testing.TB, s *api.Server) *contract {
 		return c.(*contract)
 	}
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, httptest.NewRequest("GET", "/api/openapi.json", nil)) //nolint:noctx // it ends at once
+	s.ServeHTTP(w, httptest.NewRequest("GET", "/api/openapi.json", nil))
 	require.Equal(t, 200, w.Code)
 	c := new(contract)
 	dec := json.NewDecoder(w.Body)
@@ -244,7 +244,7 @@ func hold(h http.Handler, r *http.Request, w *httptest.ResponseRecorder) {
 func TestAnswersThatAreNotAsDescribedAreNoticed(t *testing.T) {
 	s := serve(t, &fake{}, api.Options{})
 	c := contractOf(t, s)
-	r := httptest.NewRequest("GET", "/api/users/current", nil) //nolint:noctx // it is not sent
+	r := httptest.NewRequest("GET", "/api/users/current", nil)
 	for text, good := range map[string]bool{
 		`{"id": 1, "username": "x", "role": "admin", "strikeCount": 0}`:                true,
 		`{"id": "1", "username": "x", "role": "admin", "strikeCount": 0}`:              false,

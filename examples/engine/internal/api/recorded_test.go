@@ -160,7 +160,7 @@ func TestAClientOfXMLSignsInDeploysAndIsToldThatItCannotPull(t *testing.T) {
 	signedIn := request(s, "POST", "/api/users/_login", sends("application/x-www-form-urlencoded", "username=admin&password=correct+horse+battery"),
 		header("X-Requested-With", "XMLHttpRequest"))
 	require.Equal(t, 200, signedIn.Code)
-	cookies := signedIn.Result().Cookies() //nolint:bodyclose // it has none
+	cookies := signedIn.Result().Cookies()
 	require.Len(t, cookies, 1)
 	client := []edit{header("X-Requested-With", "XMLHttpRequest"), header("Accept", "application/xml"), func(r *http.Request) { r.AddCookie(cookies[0]) }}
 	deploy := request(s, "POST", "/api/channels/_deploy?returnErrors=true", append(client, sends("application/xml", "<set><string>fixed</string></set>"))...)
