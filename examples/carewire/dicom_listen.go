@@ -22,7 +22,10 @@ type dicomListenCmd struct {
 	Duplicates string `enum:"suffix,overwrite,reject" default:"suffix" placeholder:"WHAT" help:"What to do with another object of the same UID: keep both (suffix), overwrite the first, or reject the second (default: ${default})."`
 	Unchecked  bool   `help:"Store also data sets that are broken, or that are not what the sender says."`
 	AnyClass   bool   `help:"Take every SOP class in every transfer syntax, private ones included."`
-	JSON       bool   `name:"json" help:"Print one JSON object for each line."`
+	// Storage commitment.
+	Commit    string            `placeholder:"DIR" help:"With --out, take requests for storage commitment, and vouch for what --out holds. Those whose report has not been confirmed yet are kept in this directory, which is made where it is missing, and go on after a restart."`
+	Requestor map[string]string `mapsep:"," placeholder:"TITLE=HOST:PORT" help:"Where a requestor takes its reports, on an association of their own. The others get them on the association of the request. May be repeated."`
+	JSON      bool              `name:"json" help:"Print one JSON object for each line."`
 }
 
 // Run listens until ctx ends; objects in hand are then still answered.
@@ -50,6 +53,13 @@ func (c *dicomListenCmd) Run(ctx context.Context, s *streams) error {
 			return unusable("--out: %w", err)
 		}
 	}
+	commit, err := c.committer(server.Store, logger)
+	if err != nil {
+		return err
+	}
+	if commit != nil {
+		server.Commit = commit
+	}
 	if err := server.Validate(); err != nil {
 		return unusableDicom(err)
 	}
@@ -63,12 +73,43 @@ func (c *dicomListenCmd) Run(ctx context.Context, s *streams) error {
 	if !p.TLS.Enabled() && !isLoopback(ln.Addr().String()) {
 		s.note("with --mode notls anybody who reaches %s can send, and objects travel in the clear", ln.Addr())
 	}
+	if commit != nil {
+		reporting, end := context.WithCancel(ctx)
+		var reports sync.WaitGroup
+		reports.Go(func() { _ = commit.Run(reporting) }) // until it is ended
+		defer reports.Wait()
+		defer end()
+	}
 	r.announce(ln.Addr(), p.TLS)
 	err = server.Serve(ctx, ln)
 	if _, abandoned := errors.AsType[*dicomtls.DrainError](err); abandoned || !errors.Is(err, dicomtls.ErrServerClosed) {
 		return dicomFailure(err)
 	}
 	return nil
+}
+
+// committer returns what takes requests for storage commitment; nil: nothing does.
+func (c *dicomListenCmd) committer(objects dicomtls.StoreHandler, logger *slog.Logger) (*dicomtls.Committer, error) {
+	store, ok := objects.(*dicomtls.FileStore)
+	switch {
+	case c.Commit == "" && len(c.Requestor) == 0:
+		return nil, nil //nolint:nilnil // it was not asked for
+	case c.Commit == "":
+		return nil, unusable("--requestor needs --commit")
+	case !ok:
+		return nil, unusable("--commit needs --out: what is thrown away cannot be vouched for")
+	}
+	p, err := c.properties(tlsprops.Client)
+	if err != nil {
+		return nil, err
+	}
+	commit := &dicomtls.Committer{
+		Dir: c.Commit, Vouch: store.Vouch, Requestors: c.Requestor, Dialer: &dicomtls.Dialer{TLS: p}, Logger: logger,
+	}
+	if err := commit.Open(); err != nil {
+		return nil, unusable("--commit: %w", err)
+	}
+	return commit, nil
 }
 
 // dicomReceiver tells of the objects that arrive. Associations call it concurrently.

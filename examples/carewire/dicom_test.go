@@ -178,6 +178,33 @@ func TestCommitSaysForWhatTheSCPVouches(t *testing.T) {
 	assert.NotContains(t, r.out, "COMMITTED")
 }
 
+// What was sent and stored is vouched for, on the association of the request or on one
+// of its own, and what was not is not.
+func TestListenVouchesForWhatItHolds(t *testing.T) {
+	_, files := aStudy(t, 3)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	at := free.Addr().String()
+	require.NoError(t, free.Close())
+	l := listenFor(t, "dicom", "--out", t.TempDir(), "--commit", filepath.Join(t.TempDir(), "requests"), "--requestor", "AWAY="+at)
+	r := carewire(t, append([]string{"dicom", "send", "--addr", l.addr}, files[:2]...)...)
+	require.Equal(t, exitOK, r.status, r.err)
+
+	r = carewire(t, append([]string{"dicom", "commit", "--addr", l.addr}, files[:2]...)...)
+	assert.Equal(t, exitOK, r.status, r.err)
+	r = carewire(t, append([]string{"dicom", "commit", "--addr", l.addr}, files...)...)
+	assert.Equal(t, exitNo, r.status, r.err)
+	assert.Contains(t, r.out, "NOT COMMITTED "+files[2]+"\t0112")
+	r = carewire(t, append([]string{"dicom", "commit", "--addr", l.addr, "--calling", "AWAY", "--listen", at}, files[:2]...)...)
+	assert.Equal(t, exitOK, r.status, r.err)
+	assert.Equal(t, 2, strings.Count(r.out, "COMMITTED"))
+
+	for _, args := range [][]string{{"--commit", t.TempDir()}, {"--out", t.TempDir(), "--requestor", "A=127.0.0.1:1"}} {
+		r := carewire(t, append([]string{"dicom", "listen", "--addr", "127.0.0.1:0"}, args...)...)
+		assert.Equal(t, exitUsage, r.status, r.err)
+	}
+}
+
 // dcmtk runs a program of DCMTK and returns what it said.
 func dcmtk(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
