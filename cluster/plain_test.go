@@ -55,7 +55,13 @@ func TestTheHandlerSeesWhoAsksAndNotTheSecret(t *testing.T) {
 	assert.NotContains(t, next.last.Header, cluster.SignatureHeader)
 	peer, ok = cluster.PeerFrom(next.last.Context())
 	require.True(t, ok)
+	assert.Len(t, peer.Nonce, 22)
+	first := peer.Nonce
+	peer.Nonce = ""
 	assert.Equal(t, cluster.Peer{Node: "node-a", KeyID: b.Status().KeyID, Signed: true}, peer)
+	give(h, signed(t, a, "{}"))
+	peer, _ = cluster.PeerFrom(next.last.Context())
+	assert.NotEqual(t, first, peer.Nonce, "each request has its own")
 
 	_, ok = cluster.PeerFrom(t.Context())
 	assert.False(t, ok)
